@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The L7 sidecar and gateway as a library, so that `main.rs` stays a page and tests reach the parts. Arrows run
+//! `main → app → doors (listener, xds, admin) → rooms (http, layer, cluster, tcp) → ground (snapshot, metrics, error)`.
+
+pub mod admin;
+pub mod app;
+pub mod cluster;
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod identity;
+pub mod layer;
+pub mod listener;
+pub mod metrics;
+pub mod route;
+pub mod snapshot;
+pub mod state;
+pub mod tcp;
+pub mod tls;
+pub mod xds;

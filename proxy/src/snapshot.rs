@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The immutable data-plane configuration, and `Live`, which swaps it.
