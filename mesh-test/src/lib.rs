@@ -1,1 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+//! The harness of the end-to-end cases: starts the built programs, speaks to them over their public ports as a
+//! stranger would, and ends them. Cases stand in `tests/it`; nothing depends on this crate.
+
+pub mod client;
+pub mod eventually;
+pub mod mesh;
+pub mod program;
+pub mod python;
+pub mod upstream;
