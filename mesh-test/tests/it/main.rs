@@ -3,5 +3,6 @@
 
 mod crossing;
 mod demo;
+mod deploy;
 mod resilience;
 mod shifting;

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The samples in `deploy/` are true: a sidecar starts from the environment that the task definition gives it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use mesh_test::client;
+use mesh_test::mesh::MESH;
+use mesh_test::mesh::Mesh;
+use mesh_test::upstream::Behaviour;
+use mesh_test::upstream::Upstream;
+use serde_json::Value;
+use serde_json::json;
+
+#[tokio::test]
+async fn the_task_definition_s_environment_starts_a_live_sidecar() -> anyhow::Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/ecs/task-definition.json");
+    let task: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+    let containers = task["containerDefinitions"]
+        .as_array()
+        .context("containerDefinitions")?;
+    let sidecar = containers
+        .iter()
+        .find(|one| one["name"] == "envoy")
+        .context("a container named envoy")?;
+    let mesh = Mesh::start().await?;
+    let app = Upstream::start("shop", Behaviour::Echo).await?;
+    let spec = json!({
+        "listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}],
+        "serviceDiscovery": {"dns": {"hostname": "127.0.0.1"}},
+    });
+    mesh.put(
+        "/meshes/m/virtualNodes",
+        json!({"virtualNodeName": "shop", "spec": spec}),
+    )
+    .await?;
+
+    // Only what a test must move is moved: where the control plane is, and which local ports are free.
+    let listen = format!("127.0.0.1:0={}", app.address());
+    let mut variables = Vec::new();
+    for one in sidecar["environment"].as_array().context("environment")? {
+        let name = one["name"].as_str().context("name")?;
+        if name != "APPMESH_XDS_ENDPOINT" && name != "PILLION_LISTEN" {
+            variables.push((name, one["value"].as_str().context("value")?));
+        }
+    }
+    let resource = variables
+        .iter()
+        .find(|(name, _)| *name == "APPMESH_RESOURCE_ARN")
+        .context("ARN")?
+        .1;
+    assert!(
+        resource.ends_with(&format!("mesh/{MESH}/virtualNode/shop")),
+        "{resource}"
+    );
+    let proxy = mesh
+        .proxy(resource, &["--listen", &listen], &variables)
+        .await?;
+
+    let info = client::get(proxy.address("admin")?, "localhost", "/server_info").await?;
+    assert!(
+        info.text().contains("LIVE"),
+        "the health check greps for LIVE: {}",
+        info.text()
+    );
+    Ok(())
+}
