@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `pillion-loadtest`: reads the command line, runs one measurement, prints its report and turns it into an
+//! exit code (0 every request was answered well, 1 some were not, 2 bad usage). Decides nothing else.
+
+mod args;
+mod connection;
+mod driver;
+mod pacer;
+mod report;
+mod schedule;
+mod tally;
+mod tls;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let Command::Run(run) = Cli::parse().command;
+    let plan = match run.check() {
+        Ok(plan) => plan,
+        Err(problems) => {
+            for problem in problems {
+                complain(&format!("error: {problem}"));
+            }
+            complain("`pillion-loadtest run --help` shows every setting with examples.");
+            return ExitCode::from(2);
+        }
+    };
+    match measure(&plan) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// True when every request was sent and answered with a status below 400.
+fn measure(plan: &args::Plan) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(plan.threads)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let summary = runtime.block_on(driver::run(plan))?;
+    report::emit_final(plan, &summary)?;
+    if let Some(cause) = &summary.last_error {
+        complain(&format!("last failure: {cause}"));
+    }
+    runtime.shutdown_background();
+    Ok(summary.totals.failures() == 0 && summary.unsent == 0)
+}
+
+/// Standard error may be closed by whoever reads us; there is then nobody left to tell.
+fn complain(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
