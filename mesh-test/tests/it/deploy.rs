@@ -37,7 +37,7 @@ async fn the_task_definition_s_environment_starts_a_live_sidecar() -> anyhow::Re
     .await?;
 
     // Only what a test must move is moved: where the control plane is, and which local ports are free.
-    let listen = format!("127.0.0.1:0={}", app.address());
+    let listen = format!("127.0.7.7:8080={}", app.address());
     let mut variables = Vec::new();
     for one in sidecar["environment"].as_array().context("environment")? {
         let name = one["name"].as_str().context("name")?;
