@@ -15,6 +15,26 @@ pub fn against(shape: &Shape, document: &Value, path: &str) -> Vec<Problem> {
     problems
 }
 
+/// What the body of `operation` (`CreateMesh`) departs in, besides the inside of `spec`, which `parse_spec` judges.
+///
+/// Members that travel in the address are let pass in the body, as App Mesh did.
+pub fn body(operation: &str, body: &Value) -> Vec<Problem> {
+    let known = crate::shapes::requests::OPERATIONS
+        .iter()
+        .find(|(name, _)| *name == operation);
+    debug_assert!(known.is_some(), "{operation} is no operation of App Mesh");
+    let found = known
+        .map(|(_, shape)| against(shape, body, ""))
+        .unwrap_or_default();
+    let judged_elsewhere = |path: &str| {
+        path.starts_with("spec.") || (path == "spec" && present(body, "spec").is_some())
+    };
+    found
+        .into_iter()
+        .filter(|problem| !judged_elsewhere(&problem.path))
+        .collect()
+}
+
 /// Calls `each` for every value in `document` that the table knows, outermost first, with its shape and path.
 /// Values of the wrong type are passed like any other: `each` looks before it leaps.
 pub(crate) fn visit(
@@ -412,6 +432,32 @@ mod tests {
             .len(),
             1,
             "a value must not begin with a space"
+        );
+    }
+
+    #[test]
+    fn a_body_is_judged_outside_its_spec() {
+        let lines = |operation, document: Value| -> Vec<String> {
+            body(operation, &document)
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(
+            lines(
+                "CreateVirtualNode",
+                json!({"virtualNodeName": 5, "meshName": "m", "spec": {"odd": 1}, "tag": []})
+            ),
+            [
+                "virtualNodeName: must be a string, is a number",
+                "tag: is unknown; known here: clientToken, spec, tags, virtualNodeName"
+            ]
+        );
+        assert_eq!(lines("UpdateVirtualNode", json!({})), ["spec: is required"]);
+        assert_eq!(lines("UpdateMesh", json!({"spec": 1})), [""; 0]);
+        assert_eq!(
+            lines("UntagResource", json!([])),
+            [": must be an object, is a list".trim_start_matches(": ")]
         );
     }
 
