@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The xDS port: ADS streams to the proxies, certificate signing and gRPC health, over TLS or plaintext. `app.rs` binds
+//! the socket and calls [`serve`]; what is sent comes from `publish.rs`.
+
+pub mod door;
+pub mod fleet;
+pub mod server;
+pub mod stream;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use pillion_runtime::tasks::Tasks;
+use pillion_xds::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use pillion_xds::signing::CertificateServiceServer;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::identity;
+use crate::identity::authority::IssueError;
+use crate::identity::signer::Signer;
+use crate::publish::Publisher;
+use crate::store::Live;
+use fleet::Fleet;
+use server::Ads;
+
+/// App Mesh's endpoint pinged this often; a proxy behind a NAT that forgot it is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Of one connection: a proxy has one ADS stream and now and then a signing request.
+const STREAMS: u32 = 128;
+
+/// Who we are, as the port needs it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Ours, 12 digits.
+    pub account: String,
+    /// SPIFFE trust domain.
+    pub trust_domain: String,
+}
+
+/// Why the port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no authority to sign with.
+    #[error("open the certificate authority")]
+    Authority(#[from] identity::OpenError),
+    /// It could not sign for the port itself.
+    #[error("make the certificate of the xDS port")]
+    Certificate(#[from] IssueError),
+    /// Two metrics of one name: a mistake of ours.
+    #[error("register metrics of xDS")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Serves the xDS port among `tasks` until they are told to stop, and keeps the snapshots current meanwhile. Returns
+/// the admin page that tells of it, `/fleet`.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    live: Arc<Live>,
+    registry: &Registry,
+    tasks: &Tasks,
+) -> Result<Router, StartError> {
+    let authority = Arc::new(identity::open(live.store().as_ref(), &settings.trust_domain).await?);
+    let publisher = Publisher::new(Arc::clone(&live), Arc::clone(&authority), registry)?;
+    let fleet = Fleet::new(registry)?;
+    let tls = TlsAcceptor::from(authority.server_config(&server_names(&listener))?);
+    tasks.spawn("publish", Arc::clone(&publisher).run(tasks.stop()));
+    let connections = ReceiverStream::new(door::open(listener, tls, tasks));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health
+        .set_serving::<AggregatedDiscoveryServiceServer<Ads>>()
+        .await;
+    let page = fleet::router(Arc::clone(&fleet), Arc::clone(&publisher));
+    let ads = Ads {
+        publisher,
+        fleet,
+        account: Arc::from(settings.account.as_str()),
+        trust_domain: Arc::from(settings.trust_domain),
+        tasks: tasks.clone(),
+    };
+    let signer = Signer {
+        live,
+        authority,
+        account: settings.account,
+    };
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(STREAMS))
+        .add_service(AggregatedDiscoveryServiceServer::new(ads))
+        .add_service(CertificateServiceServer::new(signer))
+        .add_service(health_service);
+    let stop = tasks.stop();
+    tasks.spawn("xds", async move {
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+            .await
+        {
+            tracing::error!(error = chain(&error), "the xDS server ended");
+        }
+    });
+    Ok(page)
+}
+
+/// Names under which proxies may reach us and expect to find in our certificate.
+fn server_names(listener: &TcpListener) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
+    names.extend(
+        std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()),
+    );
+    let bound = listener.local_addr().map(|addr| addr.ip()).ok();
+    names.extend(
+        bound
+            .filter(|ip: &IpAddr| !ip.is_unspecified())
+            .map(|ip| ip.to_string()),
+    );
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// An error with its causes, for one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The xDS port's accept loop: TLS and plaintext on one socket, told apart by the first byte. Yields connections to
+//! tonic; knows nothing of gRPC.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use pillion_runtime::tasks::Tasks;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+use tonic::transport::server::TcpConnectInfo;
+
+/// From connect to the end of the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections that have not finished it; more wait in the backlog of the socket.
+const HANDSHAKES: usize = 1024;
+/// Connections that tonic has not taken up.
+const QUEUE: usize = 64;
+/// RFC 8446, 5.1: the record type of a handshake. HTTP/2 begins with `P`.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A connection, encrypted or not.
+pub enum Connection {
+    /// HTTP/2 as it comes.
+    Plain(TcpStream),
+    /// Inside TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Accepts until the tasks are told to stop.
+pub fn open(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    tasks: &Tasks,
+) -> mpsc::Receiver<io::Result<Connection>> {
+    let (out, connections) = mpsc::channel(QUEUE);
+    let pending = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = tasks.clone();
+    tasks.spawn_until_stopped("xds-accept", async move {
+        loop {
+            let Ok(permit) = Arc::clone(&pending).acquire_owned().await else {
+                return;
+            };
+            let (socket, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, as a rule; at once again would only spin.
+                    tracing::warn!(%error, "xDS connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (out, tls) = (out.clone(), tls.clone());
+            handshakes.spawn_until_stopped("xds-handshake", async move {
+                match tokio::time::timeout(HANDSHAKE, greet(socket, &tls)).await {
+                    Ok(Ok(connection)) => {
+                        if out.send(Ok(connection)).await.is_err() {
+                            tracing::debug!(%peer, "xDS connection came while stopping");
+                        }
+                    }
+                    Ok(Err(error)) => {
+                        tracing::debug!(%peer, %error, "xDS connection failed its handshake")
+                    }
+                    Err(_) => tracing::debug!(%peer, "xDS connection said nothing"),
+                }
+                drop(permit);
+            });
+        }
+    });
+    connections
+}
+
+async fn greet(socket: TcpStream, tls: &TlsAcceptor) -> io::Result<Connection> {
+    socket.set_nodelay(true)?;
+    let mut first = [0];
+    if socket.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if first[0] == TLS_HANDSHAKE {
+        Ok(Connection::Tls(Box::new(tls.accept(socket).await?)))
+    } else {
+        Ok(Connection::Plain(socket))
+    }
+}
+
+impl Connection {
+    fn peer(&self) -> Option<SocketAddr> {
+        self.socket().peer_addr().ok()
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Connection::Plain(socket) => socket,
+            Connection::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo {
+            local_addr: self.socket().local_addr().ok(),
+            remote_addr: self.peer(),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Connection::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Connection::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Connection::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Connection::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Connection::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Connection::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Connection::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Connection::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Settings of the process: what may be written on the command line or in the environment, and what holds once checked.
+//! All behaviour of the mesh comes through the API, none from here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use pillion_config::name::is_account;
+use pillion_runtime::listening::require_loopback;
+use serde_json::Value;
+use serde_json::json;
+
+const EXAMPLES: &str = "\
+Examples:
+  pillion-control-plane
+      API on 127.0.0.1:8700, xDS on 8701, admin on 8702, store in ./pillion.db
+  pillion-control-plane --store sqlite:/var/lib/pillion/mesh.db --account 123456789012 --region eu-west-1
+      resources get ARNs of that account and region
+  pillion-control-plane --api-addr 127.0.0.1:0 --xds-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0
+      free ports; the first line on stdout names them
+
+Then: aws --endpoint-url http://127.0.0.1:8700 appmesh create-mesh --mesh-name shop";
+
+/// The settings as written.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pillion-control-plane",
+    version,
+    about = "Serves the AWS App Mesh API, and what it says as xDS to every proxy of the mesh.",
+    after_help = EXAMPLES
+)]
+pub struct Args {
+    /// Where the App Mesh API listens; port 0 picks a free port
+    #[arg(
+        long,
+        env = "PILLION_API_ADDR",
+        default_value = "127.0.0.1:8700",
+        value_name = "IP:PORT"
+    )]
+    pub api_addr: SocketAddr,
+
+    /// Where proxies connect: ADS, SDS and certificate signing over gRPC
+    #[arg(
+        long,
+        env = "PILLION_XDS_ADDR",
+        default_value = "127.0.0.1:8701",
+        value_name = "IP:PORT"
+    )]
+    pub xds_addr: SocketAddr,
+
+    /// Where /ready, /metrics, /config and /fleet are
+    #[arg(
+        long,
+        env = "PILLION_ADMIN_ADDR",
+        default_value = "127.0.0.1:8702",
+        value_name = "IP:PORT"
+    )]
+    pub admin_addr: SocketAddr,
+
+    /// Where resources are kept: sqlite:<path>
+    #[arg(
+        long,
+        env = "PILLION_STORE",
+        default_value = "sqlite:pillion.db",
+        value_name = "URL"
+    )]
+    pub store: String,
+
+    /// The region in ARNs
+    #[arg(long, env = "PILLION_REGION", default_value = "us-east-1")]
+    pub region: String,
+
+    /// The account in ARNs, 12 digits
+    #[arg(long, env = "PILLION_ACCOUNT", default_value = "000000000000")]
+    pub account: String,
+
+    /// The SPIFFE trust domain of workload certificates
+    #[arg(long, env = "PILLION_TRUST_DOMAIN", default_value = "pillion.local")]
+    pub trust_domain: String,
+
+    /// Listen beyond loopback though nobody is authenticated; only where the network itself is trusted
+    #[arg(long, env = "PILLION_INSECURE")]
+    pub insecure: bool,
+}
+
+/// The settings that hold.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--api-addr`.
+    pub api_addr: SocketAddr,
+    /// `--xds-addr`.
+    pub xds_addr: SocketAddr,
+    /// `--admin-addr`.
+    pub admin_addr: SocketAddr,
+    /// The SQLite file of `--store`.
+    pub store: PathBuf,
+    /// `--region`.
+    pub region: String,
+    /// `--account`.
+    pub account: String,
+    /// `--trust-domain`.
+    pub trust_domain: String,
+    /// `--insecure`.
+    pub insecure: bool,
+}
+
+/// Every setting that cannot hold, each with the way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .problems.join("\n"))]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl Args {
+    /// All problems in one report.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let mut problems = Vec::new();
+        let store = sqlite_path(&self.store)
+            .map_err(|problem| problems.push(problem))
+            .unwrap_or_default();
+        if !is_account(&self.account) {
+            problems.push(format!("--account {:?} must be 12 digits", self.account));
+        }
+        if !is_region(&self.region) {
+            problems.push(format!(
+                "--region {:?} must be lower-case letters, digits and hyphens, as in eu-west-1",
+                self.region
+            ));
+        }
+        if !is_trust_domain(&self.trust_domain) {
+            problems.push(format!(
+                "--trust-domain {:?} must be at most 255 lower-case letters, digits, dots, hyphens and underscores",
+                self.trust_domain
+            ));
+        }
+        for (setting, addr) in [
+            ("--api-addr", self.api_addr),
+            ("--xds-addr", self.xds_addr),
+            ("--admin-addr", self.admin_addr),
+        ] {
+            if let Err(error) = require_loopback(setting, addr, self.insecure) {
+                problems.push(error.to_string());
+            }
+        }
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
+        }
+        Ok(Config {
+            api_addr: self.api_addr,
+            xds_addr: self.xds_addr,
+            admin_addr: self.admin_addr,
+            store,
+            region: self.region,
+            account: self.account,
+            trust_domain: self.trust_domain,
+            insecure: self.insecure,
+        })
+    }
+}
+
+impl Config {
+    /// For `/config` and the log.
+    pub fn document(&self) -> Value {
+        json!({
+            "api_addr": self.api_addr.to_string(),
+            "xds_addr": self.xds_addr.to_string(),
+            "admin_addr": self.admin_addr.to_string(),
+            "store": format!("sqlite:{}", self.store.display()),
+            "region": self.region,
+            "account": self.account,
+            "trust_domain": self.trust_domain,
+            "insecure": self.insecure,
+        })
+    }
+}
+
+/// `sqlite:path`; two slashes after the colon are taken too, since many tools write URLs so.
+fn sqlite_path(store: &str) -> Result<PathBuf, String> {
+    let path = store
+        .strip_prefix("sqlite:")
+        .map(|path| path.strip_prefix("//").unwrap_or(path));
+    match path {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        Some(_) => Err(format!(
+            "--store {store:?} names no file; give sqlite:<path>"
+        )),
+        None => Err(format!(
+            "--store {store:?} is of no kind this version knows; give sqlite:<path>"
+        )),
+    }
+}
+
+fn is_region(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
+/// SPIFFE-ID, section 2.1.
+fn is_trust_domain(text: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    (1..=255).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(line: &str) -> Args {
+        let line = std::iter::once("pillion-control-plane").chain(line.split_whitespace());
+        Args::try_parse_from(line).expect("flags clap accepts")
+    }
+
+    #[test]
+    fn every_wrong_setting_is_told_at_once() {
+        let error = args(
+            "--api-addr 0.0.0.0:1 --account 12 --region EU --store postgres://x --trust-domain A",
+        )
+        .check()
+        .expect_err("five problems")
+        .to_string();
+        assert_eq!(error.lines().count(), 5, "{error}");
+        for setting in [
+            "--api-addr",
+            "--account",
+            "--region",
+            "--store",
+            "--trust-domain",
+        ] {
+            assert!(error.contains(setting), "{error}");
+        }
+        assert!(error.contains("--insecure"), "the way out: {error}");
+    }
+
+    #[test]
+    fn beyond_loopback_with_insistence_is_fine() {
+        assert!(args("--api-addr 0.0.0.0:1 --insecure").check().is_ok());
+    }
+
+    #[test]
+    fn a_store_is_a_path_with_or_without_slashes() {
+        for (store, path) in [
+            ("sqlite:a.db", "a.db"),
+            ("sqlite:/v/a.db", "/v/a.db"),
+            ("sqlite:///v/a.db", "/v/a.db"),
+            ("sqlite://a.db", "a.db"),
+        ] {
+            assert_eq!(sqlite_path(store), Ok(PathBuf::from(path)));
+        }
+        assert!(sqlite_path("sqlite:").is_err());
+    }
+}

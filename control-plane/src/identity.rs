@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who a workload is, and how it proves it: which resource a node id names, the certificate authority ([`authority`])
+//! and the gRPC service by which proxies have certificates signed ([`signer`]). Used by `app.rs`, `publish.rs` (secrets)
+//! and `ads.rs` (streams, server TLS). Identities are given by the model alone: what does not exist in it gets none.
+
+pub mod authority;
+pub mod signer;
+
+use pillion_config::Kind;
+use pillion_config::ResourceKey;
+use pillion_config::Resources;
+use pillion_config::name::NameError;
+use pillion_config::name::parse_resource_id;
+
+pub use authority::Authority;
+pub use authority::RootMaterial;
+
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::translate::spiffe_id;
+use crate::translate::tls::discovery_name;
+
+/// Where the store keeps the root. The SQLite file is created with mode 0600; the key is not sealed beyond that.
+const ROOT: &str = "identity/root";
+
+/// The identity of one proxy, as its certificate will state it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// `spiffe://<trust domain>/mesh/<mesh>/virtualNode/<name>`, or `…/virtualGateway/<name>`.
+    pub spiffe_id: String,
+    /// The DNS service-discovery hostname, or an IP literal in its place.
+    pub hostname: Option<String>,
+}
+
+/// What `node.id` says that leads to no proxy of this installation.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeIdError {
+    /// It names nothing.
+    #[error("read node.id")]
+    Name(#[from] NameError),
+    /// It names something that has no proxy.
+    #[error(
+        "node.id {0} is no proxy: expected mesh/<mesh>/virtualNode/<name> or mesh/<mesh>/virtualGateway/<name>"
+    )]
+    Kind(ResourceKey),
+    /// It names another account's resource.
+    #[error(
+        "node.id names account {asked}, this control plane holds {own}; start it with --account {asked}, or correct APPMESH_RESOURCE_ARN"
+    )]
+    Account {
+        /// In the id.
+        asked: String,
+        /// Ours.
+        own: String,
+    },
+}
+
+/// The virtual node or gateway that a node id names, whether it exists or not.
+pub fn resolve(node_id: &str, account: &str) -> Result<ResourceKey, NodeIdError> {
+    let id = parse_resource_id(node_id)?;
+    if !matches!(id.key.kind, Kind::VirtualNode | Kind::VirtualGateway) {
+        return Err(NodeIdError::Kind(id.key));
+    }
+    let owners = id
+        .arn
+        .map(|(_, account)| account)
+        .into_iter()
+        .chain(id.mesh_owner);
+    match owners.into_iter().find(|owner| owner != account) {
+        Some(asked) => Err(NodeIdError::Account {
+            asked,
+            own: account.to_owned(),
+        }),
+        None => Ok(id.key),
+    }
+}
+
+/// The identity of a virtual node or gateway; `None` if it does not exist.
+pub fn subject(resources: &Resources, trust_domain: &str, key: &ResourceKey) -> Option<Subject> {
+    let hostname = match key.kind {
+        Kind::VirtualNode => resources
+            .node(&key.mesh, &key.name)?
+            .service_discovery
+            .as_ref()
+            .map(discovery_name),
+        Kind::VirtualGateway => {
+            resources.gateway(&key.mesh, &key.name)?;
+            None
+        }
+        Kind::Mesh
+        | Kind::VirtualRouter
+        | Kind::Route
+        | Kind::VirtualService
+        | Kind::GatewayRoute => return None,
+    };
+    Some(Subject {
+        spiffe_id: spiffe_id(trust_domain, key),
+        hostname,
+    })
+}
+
+/// Why the authority could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store could not be asked.
+    #[error("ask the store for the root of the certificate authority")]
+    Store(#[from] StoreError),
+    /// What it holds is damaged, or no root could be made.
+    #[error(transparent)]
+    Authority(#[from] authority::AuthorityError),
+    /// What it holds is not what this program wrote.
+    #[error(
+        "read the root of the certificate authority from the store: it is damaged, restore it from a backup"
+    )]
+    Damaged(#[source] serde_json::Error),
+}
+
+/// The authority whose root the store keeps; at first start, a new one.
+pub async fn open(store: &dyn Store, trust_domain: &str) -> Result<Authority, OpenError> {
+    let kept = match store.value(ROOT).await? {
+        Some(kept) => kept,
+        None => {
+            let made = Authority::create(trust_domain)?;
+            let text = serde_json::to_vec(made.root()).expect("two strings always serialize");
+            store.put_value_once(ROOT, &text).await?
+        }
+    };
+    let root: RootMaterial = serde_json::from_slice(&kept).map_err(OpenError::Damaged)?;
+    Ok(Authority::load(trust_domain, root)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_id_may_be_an_arn_or_its_end_and_must_be_ours() {
+        let node = ResourceKey::virtual_node("m", "web");
+        for id in [
+            "mesh/m/virtualNode/web",
+            "mesh/m@000000000000/virtualNode/web",
+            "arn:aws:appmesh:eu-west-1:000000000000:mesh/m/virtualNode/web",
+        ] {
+            assert_eq!(resolve(id, "000000000000").unwrap(), node, "{id}");
+        }
+        let foreign = resolve(
+            "arn:aws:appmesh:us-east-1:123456789012:mesh/m/virtualNode/web",
+            "000000000000",
+        );
+        assert!(
+            foreign
+                .unwrap_err()
+                .to_string()
+                .contains("--account 123456789012")
+        );
+        assert!(matches!(
+            resolve("mesh/m/virtualService/web", "000000000000"),
+            Err(NodeIdError::Kind(_))
+        ));
+        assert!(matches!(
+            resolve("web", "000000000000"),
+            Err(NodeIdError::Name(_))
+        ));
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where resources live: the contract every store keeps ([`Store`]), what passes through it, and the error a person
+//! can act on. Implemented by [`sqlite`]; used through [`live`], which holds the rules and the copy in memory. A store
+//! knows no rule of the mesh API: it keeps records, numbers the changes, and says honestly whether it could.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use pillion_config::ResourceKey;
+use pillion_config::Spec;
+use serde_json::Value;
+use tokio::sync::watch;
+
+pub mod live;
+pub mod model;
+pub mod sqlite;
+
+pub use live::Live;
+pub use model::Model;
+
+/// Tags of one resource, by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// One resource as it is kept: what was written, and what the control plane adds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// What it is, and where.
+    pub key: ResourceKey,
+    /// Serialises to exactly what the caller wrote: answers echo it, defaults are never filled in.
+    pub spec: Arc<Spec>,
+    /// New for every creation, so that a name used twice is told apart.
+    pub uid: String,
+    /// 1 at creation, one more at every update.
+    pub version: u64,
+    /// Milliseconds since the epoch.
+    pub created_ms: i64,
+    /// Milliseconds since the epoch; equal to `created_ms` until the first update.
+    pub updated_ms: i64,
+    /// The account that owns the mesh, 12 digits.
+    pub mesh_owner: String,
+    /// The account that owns the resource, 12 digits.
+    pub resource_owner: String,
+    /// Tags change neither `version` nor `updated_ms`.
+    pub tags: Tags,
+}
+
+/// What one write does to the set of resources.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Create or replace.
+    Put(Arc<Record>),
+    /// Remove; the record as it last was.
+    Remove(Arc<Record>),
+}
+
+/// The answer once given to a request that carried a `clientToken`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// Which operation of which account the token belongs to.
+    pub scope: String,
+    /// As the caller sent it.
+    pub token: String,
+    /// Hash of everything else in the request.
+    pub fingerprint: [u8; 32],
+    /// The body of the answer.
+    pub answer: Value,
+    /// Forgotten from then on; milliseconds since the epoch.
+    pub expires_ms: i64,
+}
+
+/// One atomic write.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The revision the decision to write was based on.
+    pub based_on: u64,
+    /// What changes.
+    pub change: Change,
+    /// Kept with the change or not at all.
+    pub answered: Option<Answered>,
+    /// The writer's clock, for forgetting old tokens; milliseconds since the epoch.
+    pub now_ms: i64,
+}
+
+/// Everything a store holds, at one revision.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Number of writes since the store was made.
+    pub revision: u64,
+    /// In no particular order.
+    pub records: Vec<Record>,
+}
+
+/// A write that did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Someone else wrote in between: catch up, decide again.
+    #[error("the store moved on to revision {found}")]
+    Stale {
+        /// Where the store is now.
+        found: u64,
+    },
+    /// The store failed; the caller may repeat the request later.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}
+
+/// The contract. One suite (`tests/it/store_contract.rs`) holds every implementation to it.
+///
+/// - Revisions: every commit takes the next number, without gaps; `load` is a consistent picture of one of them.
+/// - Atomic: a commit's change, its revision and its token are stored together or not at all, also when the process is
+///   killed in the middle or the disk is full.
+/// - Durable: a commit that returned `Ok` survives `kill -9` and power loss.
+/// - Optimistic: a commit based on any but the latest revision is refused as [`CommitError::Stale`] and changes
+///   nothing. Whoever decides on a model of revision N and commits with `based_on: N` has decided on the truth.
+/// - Not cancel-safe: a dropped `commit` may or may not have happened. Only [`live`]'s writer, which is never dropped
+///   in the middle, may call it.
+/// - Failing is not the end: after an error the next call tries again, and reads work as long as they can.
+pub trait Store: Send + Sync + 'static {
+    /// The setting that names this store, for messages.
+    fn location(&self) -> &str;
+
+    /// Everything, at one revision.
+    fn load(&self) -> BoxFuture<'_, Result<Contents, StoreError>>;
+
+    /// Stores one change; returns the new revision once it is durable.
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<u64, CommitError>>;
+
+    /// The latest revision this store knows of, its own commits and (where several processes share a store) others'.
+    fn revisions(&self) -> watch::Receiver<u64>;
+
+    /// The answer given under a token, unless it has expired at `now_ms`.
+    fn answered<'a>(
+        &'a self,
+        scope: &'a str,
+        token: &'a str,
+        now_ms: i64,
+    ) -> BoxFuture<'a, Result<Option<Answered>, StoreError>>;
+
+    /// A small value by name: the certificate authority keeps its sealed root here. Not part of any revision.
+    fn value<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// Stores a small value unless the name is taken; returns what stands there afterwards. Of several processes
+    /// that start at once on one store, all get the first one's value.
+    fn put_value_once<'a>(
+        &'a self,
+        name: &'a str,
+        value: &'a [u8],
+    ) -> BoxFuture<'a, Result<Vec<u8>, StoreError>>;
+}
+
+/// What ails a store, in terms of what a person can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No space, or a quota or file-size limit was reached.
+    Full,
+    /// The file or its file system does not take writes.
+    ReadOnly,
+    /// Someone else holds it.
+    Busy,
+    /// The file or folder is not there or may not be opened.
+    Unreachable,
+    /// Reading or writing failed underneath.
+    Io,
+    /// The contents are not what this program wrote.
+    Corrupt,
+    /// A later version of this program wrote it.
+    Newer,
+}
+
+impl Trouble {
+    fn remedy(self) -> &'static str {
+        match self {
+            Trouble::Full => {
+                "its disk is full, or a quota or file-size limit was reached; free space or raise the limit"
+            }
+            Trouble::ReadOnly => {
+                "it is read-only; make the file and its folder writable for this process"
+            }
+            Trouble::Busy => {
+                "another process has it open; run one control plane per SQLite file, or end the other one"
+            }
+            Trouble::Unreachable => {
+                "it cannot be opened; check that the folder exists and that this process may write there"
+            }
+            Trouble::Io => {
+                "reading or writing failed (disk, quota or file-size limit); check the disk and the system log"
+            }
+            Trouble::Corrupt => {
+                "its contents are damaged or not Pillion's; restore a copy, or name another file with --store"
+            }
+            Trouble::Newer => {
+                "it was written by a newer Pillion; start that version, or name another file with --store"
+            }
+        }
+    }
+
+    /// A word for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Trouble::Full => "full",
+            Trouble::ReadOnly => "read_only",
+            Trouble::Busy => "busy",
+            Trouble::Unreachable => "unreachable",
+            Trouble::Io => "io",
+            Trouble::Corrupt => "corrupt",
+            Trouble::Newer => "newer",
+        }
+    }
+}
+
+/// A store that could not do what it was asked: which one, what, and the way out.
+#[derive(Debug, thiserror::Error)]
+#[error("store {location} could not {attempt}: {}{}", .trouble.remedy(), in_brackets(.detail))]
+pub struct StoreError {
+    location: String,
+    attempt: &'static str,
+    trouble: Trouble,
+    detail: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+fn in_brackets(detail: &Option<String>) -> String {
+    detail
+        .as_ref()
+        .map(|text| format!(" ({text})"))
+        .unwrap_or_default()
+}
+
+impl StoreError {
+    /// `attempt` completes "store X could not …".
+    pub fn new(location: &str, attempt: &'static str, trouble: Trouble) -> StoreError {
+        StoreError {
+            location: location.to_owned(),
+            attempt,
+            trouble,
+            detail: None,
+            source: None,
+        }
+    }
+
+    /// Adds what exactly was found.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> StoreError {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the cause, for the log.
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> StoreError {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What ails it.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble
+    }
+}

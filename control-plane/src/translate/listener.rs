@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Listeners: a sidecar's two, and one per port of a gateway. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+
+use pillion_config::graph::GatewayView;
+use pillion_config::graph::NodeView;
+use pillion_config::listener::PortMapping;
+use pillion_config::logging::AccessLog as AccessLogSpec;
+use pillion_config::logging::Logging;
+use pillion_config::logging::LoggingFormat;
+use pillion_config::mesh::EgressFilterType;
+use pillion_config::mesh::IpPreference;
+use pillion_config::tls::ListenerTls;
+use pillion_config::tls::TlsMode;
+use pillion_config::virtual_gateway::GatewayListener;
+use pillion_xds::listener::AccessLog;
+use pillion_xds::listener::AccessLogFormat;
+use pillion_xds::listener::Codec;
+use pillion_xds::listener::Direction;
+use pillion_xds::listener::FilterChain;
+use pillion_xds::listener::FilterChainMatch;
+use pillion_xds::listener::HttpConnectionManager;
+use pillion_xds::listener::Listener;
+use pillion_xds::listener::NetworkFilter;
+use pillion_xds::listener::RouteSource;
+use pillion_xds::listener::TcpProxy;
+use pillion_xds::listener::TransportProtocol;
+use pillion_xds::route::WeightedCluster;
+
+use super::Caller;
+use super::callee;
+use super::callee::Callee;
+use super::cluster;
+use super::cluster::Clusters;
+use super::route;
+use super::tls;
+
+const INGRESS_PORT: u16 = 15000;
+/// App Mesh let these through `DROP_ALL`, so that an app can reach the AWS API without declaring it.
+const ALWAYS_ALLOWED: &str = "*.amazonaws.com";
+
+/// The two listeners of a sidecar; the inbound one only where there is something to listen for.
+pub fn node(
+    caller: &Caller,
+    view: &NodeView<'_>,
+    callees: &[Callee<'_>],
+    clusters: &Clusters,
+) -> Vec<Listener> {
+    let address = any_address(cluster::own_preference(
+        view.mesh_spec.ip_preference(),
+        view.spec,
+    ));
+    let logs = access_logs(view.spec.logging.as_ref());
+    let mut inbound = Vec::new();
+    for listener in view.spec.listeners() {
+        let mapping = listener.port_mapping;
+        let stat_prefix = ingress_prefix(mapping, view.spec.listeners().len());
+        let filter = if mapping.protocol.is_http() {
+            http(&stat_prefix, &route::ingress_name(mapping.port), &logs)
+        } else {
+            let clusters = vec![WeightedCluster {
+                name: cluster::ingress_name(view, listener),
+                weight: 1,
+            }];
+            let idle_timeout = Some(callee::listener_limits(listener.timeout.as_ref()).1);
+            NetworkFilter::Tcp(TcpProxy {
+                stat_prefix,
+                clusters,
+                idle_timeout,
+                access_logs: logs.clone(),
+            })
+        };
+        let matching = FilterChainMatch {
+            destination_port: Some(mapping.port),
+            ..FilterChainMatch::default()
+        };
+        inbound.extend(chains(
+            caller,
+            mapping,
+            listener.tls.as_ref(),
+            &matching,
+            &filter,
+        ));
+    }
+    let mut listeners = Vec::new();
+    if !inbound.is_empty() {
+        listeners.push(Listener {
+            name: "lds_ingress_0.0.0.0_15000".to_owned(),
+            address: SocketAddr::new(address, INGRESS_PORT),
+            direction: Direction::Inbound,
+            original_destination: true,
+            filter_chains: inbound,
+            default_filter_chain: None,
+        });
+    }
+    listeners.push(Listener {
+        name: "lds_egress_0.0.0.0_15001".to_owned(),
+        address: SocketAddr::new(address, route::EXPLICIT_PORT),
+        direction: Direction::Outbound,
+        original_destination: true,
+        filter_chains: outbound(view, callees, clusters, &logs),
+        default_filter_chain: Some(FilterChain {
+            name: "egress_explicit".to_owned(),
+            matching: FilterChainMatch::default(),
+            tls: None,
+            filter: http("egress", &route::egress_name(route::EXPLICIT_PORT), &logs),
+        }),
+    });
+    listeners
+}
+
+/// Chains of redirected connections: by the port they were going to, then what the egress filter lets through.
+fn outbound(
+    view: &NodeView<'_>,
+    callees: &[Callee<'_>],
+    clusters: &Clusters,
+    logs: &[AccessLog],
+) -> Vec<FilterChain> {
+    let http_ports = route::http_ports(callees);
+    let mut chains: Vec<FilterChain> = http_ports
+        .iter()
+        .filter(|port| **port != route::EXPLICIT_PORT)
+        .map(|port| FilterChain {
+            name: format!("egress_http_{port}"),
+            matching: FilterChainMatch {
+                destination_port: Some(*port),
+                ..FilterChainMatch::default()
+            },
+            tls: None,
+            filter: http("egress", &route::egress_name(*port), logs),
+        })
+        .collect();
+    chains.extend(tcp_chains(callees, clusters, logs, http_ports.clone()));
+    let original = |cluster: String| {
+        let clusters = vec![WeightedCluster {
+            name: cluster,
+            weight: 1,
+        }];
+        let idle_timeout = Some(callee::DEFAULT_IDLE);
+        NetworkFilter::Tcp(TcpProxy {
+            stat_prefix: "egress".to_owned(),
+            clusters,
+            idle_timeout,
+            access_logs: logs.to_vec(),
+        })
+    };
+    let tls = FilterChainMatch {
+        transport: Some(TransportProtocol::Tls),
+        ..FilterChainMatch::default()
+    };
+    match view.mesh_spec.egress() {
+        EgressFilterType::DropAll => chains.push(FilterChain {
+            name: "egress_amazonaws".to_owned(),
+            matching: FilterChainMatch {
+                server_names: vec![ALWAYS_ALLOWED.to_owned()],
+                ..tls
+            },
+            tls: None,
+            filter: original(cluster::amazonaws(view.mesh)),
+        }),
+        EgressFilterType::AllowAll => {
+            // TLS that the app began itself is opaque; on a port that some backend uses it must be told apart too.
+            let ports = http_ports.into_iter().map(Some).chain([None]);
+            chains.extend(ports.map(|port| FilterChain {
+                name: port.map_or_else(
+                    || "egress_tls".to_owned(),
+                    |port| format!("egress_tls_{port}"),
+                ),
+                matching: FilterChainMatch {
+                    destination_port: port,
+                    ..tls.clone()
+                },
+                tls: None,
+                filter: original(cluster::allow_all(view.mesh)),
+            }));
+        }
+    }
+    chains
+}
+
+/// One chain per TCP backend. A connection carries no name, so the port must tell backends apart: the first one that
+/// was declared on a port has it.
+fn tcp_chains(
+    callees: &[Callee<'_>],
+    clusters: &Clusters,
+    logs: &[AccessLog],
+    mut taken: BTreeSet<u16>,
+) -> Vec<FilterChain> {
+    let mut chains = Vec::new();
+    for (callee, port) in callees
+        .iter()
+        .flat_map(|callee| callee.ports.iter().map(move |port| (callee, port)))
+    {
+        let number = port.mapping.port;
+        let Some(rule) = port
+            .rules
+            .first()
+            .filter(|rule| rule.targets.iter().any(|target| target.weight > 0))
+        else {
+            continue;
+        };
+        if port.mapping.protocol.is_http() || !taken.insert(number) {
+            continue;
+        }
+        chains.push(FilterChain {
+            name: format!("egress_tcp_{number}"),
+            matching: FilterChainMatch {
+                destination_port: Some(number),
+                ..FilterChainMatch::default()
+            },
+            tls: None,
+            filter: NetworkFilter::Tcp(TcpProxy {
+                stat_prefix: "egress".to_owned(),
+                clusters: route::weighted(callee.name, rule, clusters),
+                idle_timeout: Some(rule.idle),
+                access_logs: logs.to_vec(),
+            }),
+        });
+    }
+    chains
+}
+
+/// TCP backends that share their port with another backend and so cannot be reached.
+pub fn hidden_tcp(callees: &[Callee<'_>]) -> Vec<String> {
+    let mut taken = route::http_ports(callees);
+    let mut findings = Vec::new();
+    for (callee, port) in callees
+        .iter()
+        .flat_map(|callee| callee.ports.iter().map(move |port| (callee, port)))
+    {
+        let number = port.mapping.port;
+        if !port.mapping.protocol.is_http() && !taken.insert(number) {
+            findings.push(format!(
+                "backend {:?} speaks tcp on {number}, which another backend has: a TCP connection carries no name, give it a port of its own",
+                callee.name
+            ));
+        }
+    }
+    findings
+}
+
+/// One listener of a gateway.
+pub fn gateway(caller: &Caller, view: &GatewayView<'_>, listener: &GatewayListener) -> Listener {
+    let mapping = listener.port_mapping;
+    let logs = access_logs(view.spec.logging.as_ref());
+    let stat_prefix = ingress_prefix(mapping, view.spec.listeners.len());
+    let mut filter = http(&stat_prefix, &route::ingress_name(mapping.port), &logs);
+    if let NetworkFilter::Http(http) = &mut filter {
+        // The edge: strangers' forwarding headers are not believed, and hosts are compared without port.
+        http.use_remote_address = true;
+        http.strip_port = true;
+    }
+    Listener {
+        name: format!("lds_ingress_0.0.0.0_port_{}", mapping.port),
+        address: SocketAddr::new(any_address(view.mesh_spec.ip_preference()), mapping.port),
+        direction: Direction::Inbound,
+        original_destination: false,
+        filter_chains: chains(
+            caller,
+            mapping,
+            listener.tls.as_ref(),
+            &FilterChainMatch::default(),
+            &filter,
+        ),
+        default_filter_chain: None,
+    }
+}
+
+/// `ingress`, and where there are several listeners, which.
+fn ingress_prefix(mapping: PortMapping, listeners: usize) -> String {
+    if listeners > 1 {
+        format!("ingress.{}.{}", mapping.protocol, mapping.port)
+    } else {
+        "ingress".to_owned()
+    }
+}
+
+/// STRICT is one chain with TLS, PERMISSIVE a second one for what does not begin with a ClientHello.
+fn chains(
+    caller: &Caller,
+    mapping: PortMapping,
+    tls: Option<&ListenerTls>,
+    matching: &FilterChainMatch,
+    filter: &NetworkFilter,
+) -> Vec<FilterChain> {
+    let name = format!("ingress_{}_{}", mapping.protocol, mapping.port);
+    let plain = FilterChain {
+        name: name.clone(),
+        matching: matching.clone(),
+        tls: None,
+        filter: filter.clone(),
+    };
+    let Some(spec) = tls else { return vec![plain] };
+    let Some(context) = tls::downstream(caller, spec, mapping.protocol) else {
+        return vec![plain];
+    };
+    let secure = FilterChain {
+        name: format!("{name}_tls"),
+        tls: Some(context),
+        ..plain.clone()
+    };
+    if spec.mode != TlsMode::Permissive {
+        return vec![secure];
+    }
+    let split = |chain: FilterChain, transport| FilterChain {
+        matching: FilterChainMatch {
+            transport: Some(transport),
+            ..chain.matching
+        },
+        ..chain
+    };
+    vec![
+        split(secure, TransportProtocol::Tls),
+        split(plain, TransportProtocol::RawBuffer),
+    ]
+}
+
+fn http(stat_prefix: &str, routes: &str, logs: &[AccessLog]) -> NetworkFilter {
+    NetworkFilter::Http(Box::new(HttpConnectionManager {
+        stat_prefix: stat_prefix.to_owned(),
+        codec: Codec::Auto,
+        routes: RouteSource::Rds(routes.to_owned()),
+        access_logs: logs.to_vec(),
+        use_remote_address: false,
+        normalize_path: true,
+        merge_slashes: true,
+        upgrades: vec!["websocket".to_owned()],
+        // Every route says its own; this would only bound the time before a route is found.
+        stream_idle_timeout: None,
+        strip_port: false,
+    }))
+}
+
+fn access_logs(logging: Option<&Logging>) -> Vec<AccessLog> {
+    let Some(AccessLogSpec::File(file)) = logging.and_then(|logging| logging.access_log.as_ref())
+    else {
+        return Vec::new();
+    };
+    let format = match &file.format {
+        None => AccessLogFormat::Default,
+        Some(LoggingFormat::Text(text)) => AccessLogFormat::Text(text.clone()),
+        Some(LoggingFormat::Json(entries)) => AccessLogFormat::Json(
+            entries
+                .iter()
+                .map(|entry| (entry.key.clone(), entry.value.clone()))
+                .collect(),
+        ),
+    };
+    vec![AccessLog {
+        path: file.path.clone(),
+        format,
+    }]
+}
+
+/// Reference 2.9, last column.
+fn any_address(preference: Option<IpPreference>) -> IpAddr {
+    match preference {
+        None | Some(IpPreference::Ipv4Only) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Some(
+            IpPreference::Ipv4Preferred | IpPreference::Ipv6Preferred | IpPreference::Ipv6Only,
+        ) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
