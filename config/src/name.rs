@@ -311,9 +311,8 @@ fn parse_path(path: &str) -> Result<(ResourceKey, Option<String>), &'static str>
     if parts.iter().any(|part| part.is_empty()) {
         return Err("a part between slashes is empty");
     }
-    let (mesh, below) = match parts[..] {
-        ["mesh", mesh, ref below @ ..] => (mesh, below),
-        _ => return Err("expected mesh/<mesh>/virtualNode/<name> or the like"),
+    let ["mesh", mesh, ref below @ ..] = parts[..] else {
+        return Err("expected mesh/<mesh>/virtualNode/<name> or the like");
     };
     let (mesh, owner) = match mesh.rsplit_once('@') {
         Some((mesh, owner)) if is_account(owner) && !mesh.is_empty() => {

@@ -55,14 +55,14 @@ fn apply(shape: &str, at: &At<'_>, found: &mut Findings) {
         "HeaderName" => matching::header_name(at, found),
         "MatchRange" => matching::range(at, found),
         "HeaderMatchMethod" | "GrpcMetadataMatchMethod" | "GrpcRouteMetadataMatchMethod" => {
-            matching::regex(at.get("regex"), found);
+            matching::regex(at, found);
         }
         "GrpcRouteMatch" => matching::method_needs_service(at, found),
         "GatewayRouteHostnameMatch" => at.exactly_one(&["exact", "suffix"], found),
         "HttpGatewayRoute" => matching::rewrite_fits_match(at, found),
         "HttpGatewayRouteRewrite" => at.at_most_one(&["path", "prefix"], found),
         "HttpGatewayRoutePrefixRewrite" => matching::prefix_rewrite(at, found),
-        "HttpGatewayRoutePathRewrite" => matching::begins_with_slash(at.get("exact"), found),
+        "HttpGatewayRoutePathRewrite" => matching::begins_with_slash(at, "exact", found),
         _ => {}
     }
     match shape {
@@ -111,6 +111,13 @@ impl<'a> At<'a> {
 
     fn text(&self) -> Option<&'a str> {
         self.value.as_str()
+    }
+
+    /// The member, if it is there and a text.
+    fn text_at(&self, member: &str) -> Option<(At<'a>, &'a str)> {
+        let at = self.get(member)?;
+        let text = at.text()?;
+        Some((at, text))
     }
 
     fn items(&self) -> impl Iterator<Item = At<'a>> {

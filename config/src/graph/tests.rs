@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! References, deletes and views on a small storefront.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "documents are literals at the call; borrowing each says nothing"
+)]
+
 use serde_json::{Value, json};
 
 use super::*;

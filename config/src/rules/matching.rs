@@ -13,24 +13,24 @@ const REGEX_SIZE: usize = 1 << 20;
 /// A prefix and a whole path cannot be told to the proxy together.
 pub(super) fn path_or_prefix(conditions: &At<'_>, found: &mut Findings) {
     conditions.at_most_one(&["prefix", "path"], found);
-    begins_with_slash(conditions.get("prefix"), found);
+    begins_with_slash(conditions, "prefix", found);
 }
 
 pub(super) fn path(path: &At<'_>, found: &mut Findings) {
     path.exactly_one(&["exact", "regex"], found);
-    regex(path.get("regex"), found);
+    regex(path, found);
 }
 
-pub(super) fn begins_with_slash(at: Option<At<'_>>, found: &mut Findings) {
-    if let Some((at, text)) = at.as_ref().and_then(|at| Some((at, at.text()?)))
+pub(super) fn begins_with_slash(holder: &At<'_>, member: &str, found: &mut Findings) {
+    if let Some((at, text)) = holder.text_at(member)
         && !text.starts_with('/')
     {
-        found.push(at, format!("must begin with `/`, is {}", shown(text)));
+        found.push(&at, format!("must begin with `/`, is {}", shown(text)));
     }
 }
 
-pub(super) fn regex(at: Option<At<'_>>, found: &mut Findings) {
-    let Some((at, text)) = at.as_ref().and_then(|at| Some((at, at.text()?))) else {
+pub(super) fn regex(holder: &At<'_>, found: &mut Findings) {
+    let Some((at, text)) = holder.text_at("regex") else {
         return;
     };
     if let Err(error) = RegexBuilder::new(text).size_limit(REGEX_SIZE).build() {
@@ -42,7 +42,7 @@ pub(super) fn regex(at: Option<At<'_>>, found: &mut Findings) {
             .unwrap_or_default()
             .trim_start_matches("error: ");
         found.push(
-            at,
+            &at,
             format!("must be a regular expression, is {}: {why}", shown(text)),
         );
     }
@@ -99,39 +99,33 @@ pub(super) fn rewrite_fits_match(route: &At<'_>, found: &mut Findings) {
 
 pub(super) fn prefix_rewrite(rewrite: &At<'_>, found: &mut Findings) {
     rewrite.at_most_one(&["defaultPrefix", "value"], found);
-    begins_with_slash(rewrite.get("value"), found);
+    begins_with_slash(rewrite, "value", found);
 }
+
+const RESERVED_PATHS: [&str; 2] = ["/aws-appmesh", "/aws-app-mesh"];
+const RESERVED_SERVICES: [&str; 2] = ["aws.appmesh", "aws.app-mesh"];
 
 /// App Mesh kept some paths and services of the edge to itself.
 pub(super) fn edge_path_is_free(conditions: &At<'_>, found: &mut Findings) {
-    let exact = conditions.get("path").and_then(|path| path.get("exact"));
-    reserved(
-        conditions.get("prefix"),
-        ["/aws-appmesh", "/aws-app-mesh"],
-        found,
-    );
-    reserved(exact, ["/aws-appmesh", "/aws-app-mesh"], found);
+    reserved(conditions, "prefix", RESERVED_PATHS, found);
+    if let Some(path) = conditions.get("path") {
+        reserved(&path, "exact", RESERVED_PATHS, found);
+    }
 }
 
 pub(super) fn edge_service_is_free(conditions: &At<'_>, found: &mut Findings) {
-    reserved(
-        conditions.get("serviceName"),
-        ["aws.appmesh", "aws.app-mesh"],
-        found,
-    );
+    reserved(conditions, "serviceName", RESERVED_SERVICES, found);
 }
 
-fn reserved(at: Option<At<'_>>, starts: [&str; 2], found: &mut Findings) {
-    let Some((at, text)) = at.as_ref().and_then(|at| Some((at, at.text()?))) else {
+fn reserved(holder: &At<'_>, member: &str, starts: [&str; 2], found: &mut Findings) {
+    let Some((at, text)) = holder.text_at(member) else {
         return;
     };
     if let Some(start) = starts.into_iter().find(|start| text.starts_with(start)) {
-        found.push(
-            at,
-            format!(
-                "must not begin with `{start}`, which is reserved, is {}",
-                shown(text)
-            ),
+        let message = format!(
+            "must not begin with `{start}`, which is reserved, is {}",
+            shown(text)
         );
+        found.push(&at, message);
     }
 }

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One test per rule, each with a document on either side of it.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "documents are literals at the call; borrowing each says nothing"
+)]
+
 use serde_json::{Value, json};
 
 use crate::name::Kind;
