@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Checked `envoy.config.cluster.v3.Cluster`.
 
+mod discovery;
 mod health;
 mod protocol;
 
@@ -9,7 +10,6 @@ use std::time::Duration;
 use prost::Message;
 
 use crate::endpoint::ClusterLoadAssignment;
-use crate::endpoint::Hosts;
 use crate::field;
 use crate::field::Checked;
 use crate::field::Refusal;
@@ -18,10 +18,7 @@ use crate::field::refuse;
 use crate::ordered;
 use crate::proto::cluster as proto;
 use crate::proto::cluster::cluster::ClusterDiscoveryType;
-use crate::proto::cluster::cluster::DiscoveryType;
 use crate::proto::cluster::cluster::DnsLookupFamily;
-use crate::proto::cluster::cluster::EdsClusterConfig;
-use crate::proto::cluster::cluster::LbConfig;
 use crate::proto::cluster::cluster::LbPolicy;
 use crate::proto::core;
 use crate::proto::google::protobuf;
@@ -178,7 +175,7 @@ impl Cluster {
     /// As Envoy reads it. With more than one label the bytes of this message depend on a hash map's order;
     /// `Resource::encode_any` is the form with stable bytes.
     pub fn encode(&self) -> proto::Cluster {
-        let (kind, assignment, eds) = self.encode_discovery();
+        let (kind, assignment, eds) = discovery::encode(&self.discovery);
         let balancing = match self.discovery {
             Discovery::OriginalDestination => LbPolicy::ClusterProvided,
             _ => LbPolicy::RoundRobin,
@@ -222,28 +219,6 @@ impl Cluster {
             bytes.extend(tail.encode_to_vec());
         }
         bytes
-    }
-
-    fn encode_discovery(
-        &self,
-    ) -> (
-        DiscoveryType,
-        Option<crate::proto::endpoint::ClusterLoadAssignment>,
-        Option<EdsClusterConfig>,
-    ) {
-        match &self.discovery {
-            Discovery::Static(hosts) => (DiscoveryType::Static, Some(hosts.encode()), None),
-            Discovery::StrictDns(hosts) => (DiscoveryType::StrictDns, Some(hosts.encode()), None),
-            Discovery::LogicalDns(hosts) => (DiscoveryType::LogicalDns, Some(hosts.encode()), None),
-            Discovery::Eds(name) => {
-                let config = EdsClusterConfig {
-                    eds_config: Some(field::ads()),
-                    service_name: name.clone().unwrap_or_default(),
-                };
-                (DiscoveryType::Eds, None, Some(config))
-            }
-            Discovery::OriginalDestination => (DiscoveryType::OriginalDst, None, None),
-        }
     }
 
     fn encode_labels(&self) -> Option<core::Metadata> {
@@ -356,8 +331,8 @@ impl Cluster {
             connection_pool_per_downstream_connection,
             queuing_policies,
         );
-        check_balancing(lb_policy, lb_config, common_lb_config)?;
-        let discovery = check_discovery(
+        discovery::check_balancing(lb_policy, lb_config, common_lb_config)?;
+        let discovery = discovery::check(
             cluster_discovery_type.as_ref(),
             load_assignment.as_ref(),
             eds_cluster_config,
@@ -385,101 +360,6 @@ impl Cluster {
             idle_timeout,
             labels: check_labels(metadata)?,
         })
-    }
-}
-
-fn check_balancing(
-    policy: i32,
-    config: Option<LbConfig>,
-    common: Option<proto::cluster::CommonLbConfig>,
-) -> Checked<()> {
-    match field::named("lb_policy", policy)? {
-        LbPolicy::RoundRobin | LbPolicy::ClusterProvided => {}
-        other => {
-            return Err(Refusal::new(
-                "lb_policy",
-                format_args!("{} is not supported; use ROUND_ROBIN", other.as_str_name()),
-            ));
-        }
-    }
-    match config {
-        None => {}
-        Some(LbConfig::RoundRobinLbConfig(config)) if config == Default::default() => {}
-        Some(LbConfig::OriginalDstLbConfig(config)) if config == Default::default() => {}
-        Some(_) => return Err(Refusal::unsupported("lb_config")),
-    }
-    let proto::cluster::CommonLbConfig {
-        healthy_panic_threshold,
-        update_merge_window: _, // how updates are gathered, not what they do
-        ignore_new_hosts_until_first_hc,
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = common.unwrap_or_default();
-    let check = || {
-        refuse!(
-            ignore_new_hosts_until_first_hc,
-            close_connections_on_host_set_change,
-            consistent_hashing_lb_config,
-            override_host_status,
-            locality_config_specifier,
-        );
-        match healthy_panic_threshold {
-            Some(percent) if percent.value != 50.0 => Err(Refusal::new(
-                "healthy_panic_threshold",
-                format_args!("{} is not supported; only 50", percent.value),
-            )),
-            _ => Ok(()),
-        }
-    };
-    check().under("common_lb_config")
-}
-
-fn check_discovery(
-    kind: Option<&ClusterDiscoveryType>,
-    assignment: Option<&crate::proto::endpoint::ClusterLoadAssignment>,
-    eds: Option<EdsClusterConfig>,
-) -> Checked<Discovery> {
-    let kind: DiscoveryType = match kind {
-        None => DiscoveryType::Static,
-        Some(ClusterDiscoveryType::Type(kind)) => field::named("type", *kind)?,
-        Some(ClusterDiscoveryType::ClusterType(_)) => {
-            return Err(Refusal::unsupported("cluster_type"));
-        }
-    };
-    if kind != DiscoveryType::Eds {
-        field::unset("eds_cluster_config", &eds)?;
-    }
-    let hosts = |expected| {
-        let assignment = field::required("load_assignment", assignment)?;
-        ClusterLoadAssignment::check(assignment.clone(), expected).under("load_assignment")
-    };
-    match kind {
-        DiscoveryType::Static => Ok(Discovery::Static(hosts(Hosts::Addresses)?)),
-        DiscoveryType::StrictDns => Ok(Discovery::StrictDns(hosts(Hosts::Names)?)),
-        DiscoveryType::LogicalDns => {
-            let hosts = hosts(Hosts::Names)?;
-            let number: usize = hosts.localities.iter().map(|l| l.endpoints.len()).sum();
-            if number != 1 {
-                let why = format_args!("has {number} endpoints; LOGICAL_DNS takes exactly one");
-                return Err(Refusal::new("load_assignment", why));
-            }
-            Ok(Discovery::LogicalDns(hosts))
-        }
-        DiscoveryType::Eds => {
-            field::unset("load_assignment", &assignment)?;
-            let EdsClusterConfig {
-                eds_config,
-                service_name,
-            } = field::required("eds_cluster_config", eds)?;
-            field::from_ads("eds_config", eds_config).under("eds_cluster_config")?;
-            Ok(Discovery::Eds(Some(service_name).filter(|n| !n.is_empty())))
-        }
-        DiscoveryType::OriginalDst => {
-            field::unset("load_assignment", &assignment)?;
-            Ok(Discovery::OriginalDestination)
-        }
     }
 }
 

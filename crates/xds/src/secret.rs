@@ -35,13 +35,18 @@ pub enum SecretValue {
 }
 
 /// Key material never reaches a log.
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = match self.value {
+        f.write_str(match self {
             SecretValue::Certificate { .. } => "certificate",
             SecretValue::TrustBundle(_) => "trust bundle",
-        };
-        write!(f, "Secret({}: {what})", self.name)
+        })
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({}: {:?})", self.name, self.value)
     }
 }
 
