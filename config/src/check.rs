@@ -52,8 +52,10 @@ pub(crate) fn visit(
                 }
             }
         }
-        Constraint::List { of, .. } => {
-            for (index, item) in document.as_array().into_iter().flatten().enumerate() {
+        Constraint::List { of, max, .. } => {
+            // Past the bound the list is refused anyway; a megabyte of regexes must not all be compiled first.
+            let items = document.as_array().into_iter().flatten();
+            for (index, item) in items.take(max.unwrap_or(usize::MAX)).enumerate() {
                 visit(of, item, &format!("{path}[{index}]"), each);
             }
         }

@@ -150,17 +150,36 @@ impl Resources {
         }
     }
 
+    /// Names and specs of what lives under one parent: a range as well, since keys sort by parent before name.
+    fn children<'a>(
+        &'a self,
+        mesh: &'a str,
+        kind: Kind,
+        parent: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Spec)> {
+        let first = ResourceKey {
+            kind,
+            mesh: mesh.to_owned(),
+            parent: Some(parent.to_owned()),
+            name: String::new(),
+        };
+        self.specs
+            .range(first..)
+            .take_while(move |(key, _)| {
+                key.kind == kind && key.mesh == mesh && key.parent.as_deref() == Some(parent)
+            })
+            .map(|(key, spec)| (key.name.as_str(), spec.as_ref()))
+    }
+
     /// Names and specs of all routes of a router, in the order of names.
     pub fn routes_of<'a>(
         &'a self,
         mesh: &'a str,
         router: &'a str,
     ) -> impl Iterator<Item = (&'a str, &'a RouteSpec)> {
-        self.of_kind(mesh, Kind::Route)
-            .filter_map(move |(key, spec)| match spec {
-                Spec::Route(spec) if key.parent.as_deref() == Some(router) => {
-                    Some((key.name.as_str(), spec))
-                }
+        self.children(mesh, Kind::Route, router)
+            .filter_map(|(name, spec)| match spec {
+                Spec::Route(spec) => Some((name, spec)),
                 _ => None,
             })
     }
@@ -171,11 +190,9 @@ impl Resources {
         mesh: &'a str,
         gateway: &'a str,
     ) -> impl Iterator<Item = (&'a str, &'a GatewayRouteSpec)> {
-        self.of_kind(mesh, Kind::GatewayRoute)
-            .filter_map(move |(key, spec)| match spec {
-                Spec::GatewayRoute(spec) if key.parent.as_deref() == Some(gateway) => {
-                    Some((key.name.as_str(), spec))
-                }
+        self.children(mesh, Kind::GatewayRoute, gateway)
+            .filter_map(|(name, spec)| match spec {
+                Spec::GatewayRoute(spec) => Some((name, spec)),
                 _ => None,
             })
     }

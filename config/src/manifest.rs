@@ -212,40 +212,9 @@ fn parse_input(place: &str, kind: Option<Kind>, input: &Value) -> Result<Documen
         )]);
     };
     let mut problems = outer(members_of(kind), object);
-    let mut name_of = |kind: Kind| -> String {
-        let name = present(input, kind.name_member());
-        match name.map(|name| name.as_str().ok_or(name)) {
-            Some(Ok(name)) => {
-                problems.extend(check_name(kind, name).err());
-                name.to_owned()
-            }
-            Some(Err(_)) => {
-                problems.push(Problem::new(kind.name_member(), "must be a string"));
-                String::new()
-            }
-            None => String::new(),
-        }
-    };
-    let key = match kind {
-        Kind::Mesh => ResourceKey::mesh(name_of(Kind::Mesh)),
-        kind => ResourceKey {
-            kind,
-            mesh: name_of(Kind::Mesh),
-            parent: kind.parent().map(&mut name_of),
-            name: name_of(kind),
-        },
-    };
-    let mesh_owner = match present(input, "meshOwner").map(|owner| (owner, owner.as_str())) {
-        Some((_, Some(owner))) => {
-            problems.extend(check_mesh_owner(owner).err());
-            Some(owner.to_owned())
-        }
-        Some((_, None)) => {
-            problems.push(Problem::new("meshOwner", "must be a string"));
-            None
-        }
-        None => None,
-    };
+    let key = key_of(kind, input, &mut problems);
+    let mesh_owner = text_of(input, "meshOwner", &mut problems);
+    problems.extend(mesh_owner.and_then(|owner| check_mesh_owner(owner).err()));
     let tags = present(input, "tags")
         .map_or(Ok(Vec::new()), parse_tags)
         .unwrap_or_else(|found| {
@@ -261,7 +230,7 @@ fn parse_input(place: &str, kind: Option<Kind>, input: &Value) -> Result<Documen
     match spec {
         Ok(spec) if problems.is_empty() => Ok(Document {
             key,
-            mesh_owner,
+            mesh_owner: mesh_owner.map(str::to_owned),
             spec,
             tags,
             origin: place.to_owned(),
@@ -272,6 +241,37 @@ fn parse_input(place: &str, kind: Option<Kind>, input: &Value) -> Result<Documen
             Err(problems)
         }
     }
+}
+
+/// The key from the names the document gives; a missing name, reported already, leaves an empty one.
+fn key_of(kind: Kind, input: &Value, problems: &mut Vec<Problem>) -> ResourceKey {
+    let mut name_of = |kind: Kind| {
+        let name = text_of(input, kind.name_member(), problems);
+        problems.extend(name.and_then(|name| check_name(kind, name).err()));
+        name.unwrap_or_default().to_owned()
+    };
+    let mesh = name_of(Kind::Mesh);
+    let parent = kind.parent().map(&mut name_of);
+    let name = if kind == Kind::Mesh {
+        mesh.clone()
+    } else {
+        name_of(kind)
+    };
+    ResourceKey {
+        kind,
+        mesh,
+        parent,
+        name,
+    }
+}
+
+/// A member of the outermost object that must be a text where it stands.
+fn text_of<'a>(input: &'a Value, member: &str, problems: &mut Vec<Problem>) -> Option<&'a str> {
+    let value = present(input, member)?;
+    if value.as_str().is_none() {
+        problems.push(Problem::new(member, "must be a string"));
+    }
+    value.as_str()
 }
 
 /// Members missing from, or unknown to, the outermost object; in a file the ones of the URI stand there as well.

@@ -512,3 +512,15 @@ fn rules_are_still_held_where_types_are_wrong_elsewhere() {
         ]
     );
 }
+
+#[test]
+fn regexes_past_the_bound_of_their_list_are_not_compiled() {
+    let header = json!({"name": "x", "match": {"regex": "("}});
+    let headers = vec![header; 1000];
+    let lines = broken(Kind::Route, &http_route(json!({"headers": headers})));
+    assert_eq!(
+        lines[0],
+        "httpRoute.match.headers: must have at most 10 items, has 1000"
+    );
+    assert_eq!(lines.len(), 11);
+}
