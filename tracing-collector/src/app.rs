@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The only wiring: opens the store, binds every socket, starts the writer and the doors, announces, and at the end
+//! drains them. Called by `main`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::Response;
+use http::Method;
+use http::Uri;
+use pillion_runtime::admin;
+use pillion_runtime::admin::Admin;
+use pillion_runtime::listening;
+use pillion_runtime::listening::BindError;
+use pillion_runtime::tasks::Tasks;
+use tokio::net::TcpListener;
+use tokio::net::UdpSocket;
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::metrics::Source;
+use crate::pipeline;
+use crate::query::dashboard;
+use crate::query::pillion_api::PillionApi;
+use crate::query::xray_api;
+use crate::query::xray_api::XrayApi;
+use crate::receive::documents::Documents;
+use crate::receive::otlp_grpc;
+use crate::receive::otlp_http;
+use crate::receive::xray_udp;
+use crate::receive::xray_udp::UdpBindError;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::disk::Disk;
+
+/// What is accepted and in work gets this long to be stored.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the collector did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A TCP address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The UDP address.
+    #[error(transparent)]
+    BindUdp(Box<dyn std::error::Error + Send + Sync>),
+    /// The trace store; another process may hold it.
+    #[error("use --store {path}; one process at a time may hold it")]
+    Store {
+        /// The folder.
+        path: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<UdpBindError> for StartError {
+    fn from(error: UdpBindError) -> StartError {
+        StartError::BindUdp(Box::new(error))
+    }
+}
+
+/// A running collector.
+pub struct App {
+    tasks: Tasks,
+    admin: Admin,
+    addresses: Vec<(String, SocketAddr)>,
+}
+
+struct Sockets {
+    otlp_grpc: TcpListener,
+    otlp_http: TcpListener,
+    xray_udp: UdpSocket,
+    xray_tcp: TcpListener,
+    api: TcpListener,
+    admin: TcpListener,
+}
+
+/// With port 0, documents over TCP get the port that UDP got, as SDKs expect, if it is free.
+fn bind(config: &Config) -> Result<Sockets, StartError> {
+    let xray_udp = xray_udp::bind(config.xray_udp_addr)?;
+    let same = xray_udp
+        .local_addr()
+        .map(|addr| SocketAddr::new(config.xray_tcp_addr.ip(), addr.port()))
+        .ok();
+    let twin = same
+        .filter(|_| config.xray_udp_addr.port() == 0 && config.xray_tcp_addr.port() == 0)
+        .and_then(|addr| listening::bind("--xray-tcp-addr", addr).ok());
+    let xray_tcp = match twin {
+        Some(twin) => twin,
+        None => listening::bind("--xray-tcp-addr", config.xray_tcp_addr)?,
+    };
+    Ok(Sockets {
+        otlp_grpc: listening::bind("--otlp-grpc-addr", config.otlp_grpc_addr)?,
+        otlp_http: listening::bind("--otlp-http-addr", config.otlp_http_addr)?,
+        xray_udp,
+        xray_tcp,
+        api: listening::bind("--api-addr", config.api_addr)?,
+        admin: listening::bind("--admin-addr", config.admin_addr)?,
+    })
+}
+
+impl Sockets {
+    fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        [
+            ("otlp_grpc", self.otlp_grpc.local_addr()),
+            ("otlp_http", self.otlp_http.local_addr()),
+            ("xray_udp", self.xray_udp.local_addr()),
+            ("xray_tcp", self.xray_tcp.local_addr()),
+            ("api", self.api.local_addr()),
+            ("admin", self.admin.local_addr()),
+        ]
+        .into_iter()
+        .filter_map(|(name, addr)| Some((name.to_owned(), addr.ok()?)))
+        .collect()
+    }
+}
+
+/// Starts everything and prints the readiness line.
+pub async fn start(config: &Config) -> Result<App, StartError> {
+    let (store, unsettled) = open_store(config).await?;
+    let sockets = bind(config)?;
+    let addresses = sockets.addresses();
+    let metrics = Metrics::new();
+    let tasks = Tasks::new();
+    let admin = Admin::new(metrics.registry.clone(), config.effective());
+    let (pipeline, writer) = pipeline::start(
+        Arc::clone(&store),
+        metrics.clone(),
+        config.settle,
+        unsettled,
+    );
+    tasks.spawn("writer", writer.run());
+
+    let stop = || tasks.stop();
+    tasks.spawn(
+        "otlp-grpc",
+        otlp_grpc::serve(sockets.otlp_grpc, pipeline.clone(), stop()),
+    );
+    tasks.spawn(
+        "xray-udp",
+        xray_udp::serve(sockets.xray_udp, pipeline.clone(), stop()),
+    );
+    let api = XrayApi::new(
+        Documents::new(pipeline.clone(), Source::XrayApi),
+        Arc::clone(&store),
+    );
+    let daemon = api.for_daemon_port(Documents::new(pipeline.clone(), Source::XrayTcp));
+    serve(
+        &tasks,
+        "xray-tcp",
+        sockets.xray_tcp,
+        unknown_operations(daemon),
+    );
+    serve(
+        &tasks,
+        "otlp-http",
+        sockets.otlp_http,
+        otlp_http::router(pipeline),
+    );
+    let own = PillionApi { store, metrics };
+    serve(
+        &tasks,
+        "api",
+        sockets.api,
+        own.router().merge(unknown_operations(api)),
+    );
+    tasks.spawn("admin", admin::serve(sockets.admin, admin.router(), stop()));
+
+    admin.set_ready(true);
+    listening::announce(&addresses);
+    tracing::info!(config = %config.effective(), "collecting");
+    Ok(App {
+        tasks,
+        admin,
+        addresses,
+    })
+}
+
+async fn open_store(
+    config: &Config,
+) -> Result<(Arc<dyn Store>, Vec<crate::span::TraceId>), StartError> {
+    let path = config.store.display().to_string();
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store { path, source };
+    let (folder, retention) = (config.store.clone(), config.retention);
+    let open = move || -> Result<_, StoreError> {
+        let disk = Disk::open(&folder, retention)?;
+        let unsettled = disk.unsettled()?;
+        let store: Arc<dyn Store> = Arc::new(disk);
+        Ok((store, unsettled))
+    };
+    match spawn_blocking(open).await {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(error)) => Err(failed(Box::new(error))),
+        Err(error) => Err(failed(Box::new(error))),
+    }
+}
+
+/// An API's router; every other GET is the dashboard's, every other POST no operation.
+fn unknown_operations(api: XrayApi) -> Router {
+    let answer = api.clone();
+    let fallback = move |method: Method, uri: Uri| {
+        let response = other(&answer, &method, &uri);
+        async move { response }
+    };
+    api.router().fallback(fallback)
+}
+
+fn other(api: &XrayApi, method: &Method, uri: &Uri) -> Response {
+    if *method == Method::GET || *method == Method::HEAD {
+        dashboard::page(uri.path())
+    } else {
+        xray_api::no_such_operation(api, uri.path())
+    }
+}
+
+fn serve(tasks: &Tasks, name: &'static str, listener: TcpListener, router: Router) {
+    let stop = tasks.stop();
+    tasks.spawn(name, async move {
+        let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = server.await {
+            tracing::error!(%error, name, "a server ended");
+        }
+    });
+}
+
+impl App {
+    /// Where it listens, by the names of the readiness line.
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Stops taking, stores what was taken; says how many tasks had to be cut off.
+    pub async fn drain(self) -> usize {
+        self.admin.set_ready(false);
+        self.tasks.drain(DRAIN).await
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Settings: flags, the same from `PILLION_*`, checked into a [`Config`]. Read by `main`, held by `app`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use pillion_runtime::listening::ExposedError;
+use pillion_runtime::listening::require_loopback;
+use serde_json::Value;
+use serde_json::json;
+
+/// Takes spans by OTLP and X-Ray, keeps traces, and answers with them, their service map and the dashboard.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pillion-collector", version)]
+pub struct Args {
+    /// OTLP over gRPC
+    #[arg(long, env = "PILLION_OTLP_GRPC_ADDR", default_value = "127.0.0.1:4317")]
+    otlp_grpc_addr: SocketAddr,
+    /// OTLP over HTTP, protobuf and JSON
+    #[arg(long, env = "PILLION_OTLP_HTTP_ADDR", default_value = "127.0.0.1:4318")]
+    otlp_http_addr: SocketAddr,
+    /// X-Ray daemon protocol: documents, one per datagram
+    #[arg(long, env = "PILLION_XRAY_UDP_ADDR", default_value = "127.0.0.1:2000")]
+    xray_udp_addr: SocketAddr,
+    /// X-Ray daemon protocol: sampling for SDKs, documents by POST /TraceSegments
+    #[arg(long, env = "PILLION_XRAY_TCP_ADDR", default_value = "127.0.0.1:2000")]
+    xray_tcp_addr: SocketAddr,
+    /// X-Ray API, Pillion API and the dashboard
+    #[arg(long, env = "PILLION_API_ADDR", default_value = "127.0.0.1:8710")]
+    api_addr: SocketAddr,
+    /// /ready /metrics /config
+    #[arg(long, env = "PILLION_ADMIN_ADDR", default_value = "127.0.0.1:8712")]
+    admin_addr: SocketAddr,
+    /// Folder of the trace store
+    #[arg(long, env = "PILLION_STORE", default_value = "pillion-traces")]
+    store: PathBuf,
+    /// How long traces are kept after they arrived, such as 30d or 12h; whole UTC days are removed
+    #[arg(long, env = "PILLION_RETENTION", default_value = "30d", value_parser = parse_duration)]
+    retention: Duration,
+    /// How soon after its arrival a span is in lists and on the map, at the latest
+    #[arg(long, env = "PILLION_SETTLE", default_value = "15s", value_parser = parse_duration)]
+    settle: Duration,
+    /// Listen beyond loopback although nobody who calls is authenticated
+    #[arg(long, env = "PILLION_INSECURE")]
+    insecure: bool,
+}
+
+/// What holds, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) otlp_grpc_addr: SocketAddr,
+    pub(crate) otlp_http_addr: SocketAddr,
+    pub(crate) xray_udp_addr: SocketAddr,
+    pub(crate) xray_tcp_addr: SocketAddr,
+    pub(crate) api_addr: SocketAddr,
+    pub(crate) admin_addr: SocketAddr,
+    pub(crate) store: PathBuf,
+    pub(crate) retention: Duration,
+    pub(crate) settle: Duration,
+    insecure: bool,
+}
+
+impl Args {
+    /// Every problem at once.
+    pub fn check(self) -> Result<Config, Vec<ExposedError>> {
+        let addresses = [
+            ("--otlp-grpc-addr", self.otlp_grpc_addr),
+            ("--otlp-http-addr", self.otlp_http_addr),
+            ("--xray-udp-addr", self.xray_udp_addr),
+            ("--xray-tcp-addr", self.xray_tcp_addr),
+            ("--api-addr", self.api_addr),
+            ("--admin-addr", self.admin_addr),
+        ];
+        let exposed: Vec<ExposedError> = addresses
+            .into_iter()
+            .filter_map(|(setting, addr)| require_loopback(setting, addr, self.insecure).err())
+            .collect();
+        if !exposed.is_empty() {
+            return Err(exposed);
+        }
+        Ok(Config {
+            otlp_grpc_addr: self.otlp_grpc_addr,
+            otlp_http_addr: self.otlp_http_addr,
+            xray_udp_addr: self.xray_udp_addr,
+            xray_tcp_addr: self.xray_tcp_addr,
+            api_addr: self.api_addr,
+            admin_addr: self.admin_addr,
+            store: self.store,
+            retention: self.retention,
+            settle: self.settle,
+            insecure: self.insecure,
+        })
+    }
+}
+
+impl Config {
+    /// For `/config` and the log.
+    pub(crate) fn effective(&self) -> Value {
+        json!({
+            "otlp_grpc_addr": self.otlp_grpc_addr.to_string(),
+            "otlp_http_addr": self.otlp_http_addr.to_string(),
+            "xray_udp_addr": self.xray_udp_addr.to_string(),
+            "xray_tcp_addr": self.xray_tcp_addr.to_string(),
+            "api_addr": self.api_addr.to_string(),
+            "admin_addr": self.admin_addr.to_string(),
+            "store": self.store.display().to_string(),
+            "retention_s": self.retention.as_secs(),
+            "settle_ms": self.settle.as_millis() as u64,
+            "insecure": self.insecure,
+        })
+    }
+}
+
+/// `250ms`, `15s`, `5m`, `12h`, `30d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no duration; give a whole number above 0 and a unit, such as 15s, 5m, 12h or 30d"
+        )
+    };
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(milliseconds)
+        .filter(|total| *total > 0)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in [
+            "",
+            "15",
+            "s",
+            "0s",
+            "1.5h",
+            "3w",
+            "99999999999999999999d",
+            "999999999999999999d",
+        ] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_exposed_address_is_named_in_one_report() {
+        let args =
+            |more: &[&str]| Args::parse_from(["x", "--api-addr", "0.0.0.0:0"].iter().chain(more));
+        let problems = args(&["--xray-udp-addr", "0.0.0.0:0"])
+            .check()
+            .expect_err("two are exposed");
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert!(
+            text[0].contains("--xray-udp-addr") && text[1].contains("--api-addr"),
+            "{text:?}"
+        );
+        assert!(args(&["--insecure"]).check().is_ok());
+    }
+}

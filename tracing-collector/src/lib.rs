@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tracing collector: spans in by OTLP and X-Ray, traces kept on disk, the service map, lists and documents out.
+//! `main` is the program; everything else is reached through [`app`] and [`config`].
+//!
+//! `receive` → `convert` → `pipeline` → `store` on the way in; `store` → `trace` → `graph`, `summary` when a trace
+//! settles; `query` on the way out.
+
+pub mod app;
+pub mod config;
+mod convert;
+mod graph;
+mod metrics;
+mod pipeline;
+mod query;
+mod receive;
+mod span;
+mod store;
+mod summary;
+mod trace;

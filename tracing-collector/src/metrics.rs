@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every metric family of the collector in one table. Counted in units of arrival: spans at the OTLP doors, documents
+//! (and embedded parts that were refused) at the X-Ray ones. Each unit received ends as exactly one of stored, rejected
+//! (its sender was told) and dropped (nobody could be told).
+
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+use prometheus::Opts;
+use prometheus::Registry;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+/// A door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    OtlpGrpc,
+    OtlpHttp,
+    XrayUdp,
+    XrayTcp,
+    XrayApi,
+}
+
+impl Source {
+    pub(crate) const ALL: [Source; 5] = [
+        Source::OtlpGrpc,
+        Source::OtlpHttp,
+        Source::XrayUdp,
+        Source::XrayTcp,
+        Source::XrayApi,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Source::OtlpGrpc => "otlp_grpc",
+            Source::OtlpHttp => "otlp_http",
+            Source::XrayUdp => "xray_udp",
+            Source::XrayTcp => "xray_tcp",
+            Source::XrayApi => "xray_api",
+        }
+    }
+}
+
+/// Why something was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// Not the shape it should have.
+    Invalid,
+    /// Larger than is accepted.
+    TooLarge,
+    /// The queue was full; the sender may try again.
+    QueueFull,
+    /// The store did not take it.
+    Store,
+    /// The kernel's receive buffer was full.
+    Kernel,
+}
+
+impl Reason {
+    const ALL: [Reason; 5] = [
+        Reason::Invalid,
+        Reason::TooLarge,
+        Reason::QueueFull,
+        Reason::Store,
+        Reason::Kernel,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Reason::Invalid => "invalid",
+            Reason::TooLarge => "too_large",
+            Reason::QueueFull => "queue_full",
+            Reason::Store => "store",
+            Reason::Kernel => "kernel",
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    received: IntCounterVec,
+    rejected: IntCounterVec,
+    dropped: IntCounterVec,
+    stored: IntCounterVec,
+    clamped: IntCounterVec,
+    pub(crate) queue_bytes: IntGauge,
+    pub(crate) unsettled: IntGauge,
+    pub(crate) settled: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let registry = Registry::new();
+        let family = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)
+                .expect("the name is a literal and valid");
+            registry
+                .register(Box::new(family.clone()))
+                .expect("every family has a name of its own");
+            family
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("the name is a literal and valid");
+            registry
+                .register(Box::new(gauge.clone()))
+                .expect("every family has a name of its own");
+            gauge
+        };
+        let settled = IntCounter::new(
+            "pillion_collector_settled_total",
+            "Times a trace was counted into the map",
+        )
+        .expect("the name is a literal and valid");
+        registry
+            .register(Box::new(settled.clone()))
+            .expect("every family has a name of its own");
+        let both = ["source", "reason"];
+        let metrics = Metrics {
+            received: family(
+                "pillion_collector_received_total",
+                "Spans or documents that arrived",
+                &["source"],
+            ),
+            rejected: family(
+                "pillion_collector_rejected_total",
+                "Refused, and the sender was told",
+                &both,
+            ),
+            dropped: family(
+                "pillion_collector_dropped_total",
+                "Lost, and nobody could be told",
+                &both,
+            ),
+            stored: family(
+                "pillion_collector_stored_total",
+                "Written to the store",
+                &["source"],
+            ),
+            clamped: family(
+                "pillion_collector_clamped_total",
+                "Ended before they started; stored with no duration",
+                &["source"],
+            ),
+            queue_bytes: gauge(
+                "pillion_collector_queue_bytes",
+                "Bytes accepted and not yet stored",
+            ),
+            unsettled: gauge(
+                "pillion_collector_unsettled_traces",
+                "Traces waiting to be counted into the map",
+            ),
+            settled,
+            registry: registry.clone(),
+        };
+        // A family without children is invisible; zero is what a reader should see.
+        for source in Source::ALL {
+            metrics.received(source, 0);
+            metrics.stored(source, 0);
+        }
+        metrics
+    }
+
+    pub(crate) fn received(&self, source: Source, units: usize) {
+        self.received
+            .with_label_values(&[source.name()])
+            .inc_by(units as u64);
+    }
+
+    pub(crate) fn rejected(&self, source: Source, reason: Reason, units: usize) {
+        self.rejected
+            .with_label_values(&[source.name(), reason.name()])
+            .inc_by(units as u64);
+    }
+
+    pub(crate) fn dropped(&self, source: Source, reason: Reason, units: usize) {
+        self.dropped
+            .with_label_values(&[source.name(), reason.name()])
+            .inc_by(units as u64);
+    }
+
+    pub(crate) fn stored(&self, source: Source, units: usize) {
+        self.stored
+            .with_label_values(&[source.name()])
+            .inc_by(units as u64);
+    }
+
+    pub(crate) fn clamped(&self, source: Source, units: usize) {
+        self.clamped
+            .with_label_values(&[source.name()])
+            .inc_by(units as u64);
+    }
+
+    /// The same counts as JSON, for `/pillion/v1/stats`.
+    pub(crate) fn stats(&self) -> Value {
+        let mut sources = Map::new();
+        let mut sums = [0; 4];
+        for source in Source::ALL {
+            let reasons = |family: &IntCounterVec| -> Map<String, Value> {
+                let count = |reason: &Reason| {
+                    family
+                        .with_label_values(&[source.name(), reason.name()])
+                        .get()
+                };
+                Reason::ALL
+                    .iter()
+                    .map(|reason| (reason.name().to_owned(), json!(count(reason))))
+                    .filter(|(_, count)| count != 0)
+                    .collect()
+            };
+            let sum = |reasons: &Map<String, Value>| {
+                reasons.values().filter_map(Value::as_u64).sum::<u64>()
+            };
+            let (rejected, dropped) = (reasons(&self.rejected), reasons(&self.dropped));
+            let received = self.received.with_label_values(&[source.name()]).get();
+            let stored = self.stored.with_label_values(&[source.name()]).get();
+            for (total, part) in
+                sums.iter_mut()
+                    .zip([received, stored, sum(&rejected), sum(&dropped)])
+            {
+                *total += part;
+            }
+            let one = json!({"received": received, "stored": stored, "rejected": rejected, "dropped": dropped});
+            sources.insert(source.name().to_owned(), one);
+        }
+        let [received, stored, rejected, dropped] = sums;
+        json!({
+            "received": received, "stored": stored, "rejected": rejected, "dropped": dropped,
+            "queue_bytes": self.queue_bytes.get(), "unsettled_traces": self.unsettled.get(), "sources": sources,
+        })
+    }
+}

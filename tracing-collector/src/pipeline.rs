@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the doors to the store: a queue bounded by bytes, and one writer that commits what has gathered in one go
+//! (senders wait for that commit, not for one of their own) and settles traces in between. `receive` submits; `app`
+//! starts the writer, which ends when the last door has gone.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::metrics::Reason;
+use crate::metrics::Source;
+use crate::span::Span;
+use crate::span::TraceId;
+use crate::store::Store;
+
+/// Accepted and not stored, at most.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+const QUEUE_BATCHES: usize = 8192;
+/// Permits are counted in this unit, for a semaphore holds fewer than 2^32.
+const UNIT: usize = 1024;
+/// Batches that one commit takes.
+const GROUP: usize = 512;
+/// Traces that one settling takes: bounds how long a commit waits behind it.
+const SETTLE_AT_ONCE: usize = 256;
+/// Ids waiting to settle; beyond it the oldest settle at once.
+const MAX_UNSETTLED: usize = 500_000;
+const RETENTION_EVERY: Duration = Duration::from_secs(600);
+const RETRY_SETTLE: Duration = Duration::from_secs(1);
+
+/// The doors' end.
+#[derive(Clone)]
+pub(crate) struct Pipeline {
+    queue: mpsc::Sender<Batch>,
+    room: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+struct Batch {
+    spans: Vec<Span>,
+    source: Source,
+    units: usize,
+    done: oneshot::Sender<Result<(), NotStored>>,
+    /// Held until the spans are stored.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Try again in a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the intake queue is full; try again in a second")]
+pub(crate) struct QueueFull;
+
+/// Accepted, but the store failed; the sender should try again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the trace store did not take it: {0}")]
+pub(crate) struct NotStored(String);
+
+/// Resolves when the spans are safe.
+pub(crate) struct Receipt(oneshot::Receiver<Result<(), NotStored>>);
+
+impl Receipt {
+    pub(crate) async fn stored(self) -> Result<(), NotStored> {
+        self.0
+            .await
+            .unwrap_or_else(|_| Err(NotStored("it is shutting down".to_owned())))
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Takes `spans`, which came in `bytes` and count as `units`, or says at once that there is no room. Whoever gets a
+    /// receipt need not count: the writer does.
+    pub(crate) fn submit(
+        &self,
+        source: Source,
+        spans: Vec<Span>,
+        units: usize,
+        bytes: usize,
+    ) -> Result<Receipt, QueueFull> {
+        // Spans in memory take more than their bytes on the wire.
+        let size =
+            u32::try_from((bytes * 3 / UNIT).clamp(1, QUEUE_BYTES / UNIT)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room)
+            .try_acquire_many_owned(size)
+            .map_err(|_| QueueFull)?;
+        let (done, receipt) = oneshot::channel();
+        let batch = Batch {
+            spans,
+            source,
+            units,
+            done,
+            _room: room,
+        };
+        self.queue.try_send(batch).map_err(|_| QueueFull)?;
+        self.metrics.queue_bytes.set(self.taken());
+        Ok(Receipt(receipt))
+    }
+
+    fn taken(&self) -> i64 {
+        (QUEUE_BYTES - self.room.available_permits() * UNIT) as i64
+    }
+}
+
+/// The store's end.
+pub(crate) struct Writer {
+    queue: mpsc::Receiver<Batch>,
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+    waiting: Waiting,
+    room: Arc<Semaphore>,
+}
+
+/// `unsettled` are traces left over from the last run.
+pub(crate) fn start(
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+    settle: Duration,
+    unsettled: Vec<TraceId>,
+) -> (Pipeline, Writer) {
+    let (sender, queue) = mpsc::channel(QUEUE_BATCHES);
+    let room = Arc::new(Semaphore::new(QUEUE_BYTES / UNIT));
+    let mut waiting = Waiting::new(settle);
+    let now = Instant::now();
+    for trace in unsettled {
+        waiting.arrived(trace, now);
+    }
+    let pipeline = Pipeline {
+        queue: sender,
+        room: Arc::clone(&room),
+        metrics: metrics.clone(),
+    };
+    (
+        pipeline,
+        Writer {
+            queue,
+            store,
+            metrics,
+            waiting,
+            room,
+        },
+    )
+}
+
+impl Writer {
+    /// Until every door has gone and what they left is stored.
+    pub(crate) async fn run(mut self) {
+        let mut batches = Vec::with_capacity(GROUP);
+        let mut expire_at = Instant::now();
+        loop {
+            let wake = self.waiting.next_due().unwrap_or(expire_at).min(expire_at);
+            tokio::select! {
+                taken = self.queue.recv_many(&mut batches, GROUP) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    self.append(std::mem::take(&mut batches)).await;
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.settle().await;
+            if Instant::now() >= expire_at {
+                expire_at = Instant::now() + RETENTION_EVERY;
+                self.expire().await;
+            }
+        }
+    }
+
+    async fn append(&mut self, batches: Vec<Batch>) {
+        let store = Arc::clone(&self.store);
+        let joined = spawn_blocking(move || {
+            let mut batches = batches;
+            let spans: Vec<Span> = batches
+                .iter_mut()
+                .flat_map(|batch| std::mem::take(&mut batch.spans))
+                .collect();
+            let result = store
+                .append(&spans)
+                .map_err(|error| NotStored(chain(&error)));
+            let traces: Vec<TraceId> = spans.into_iter().map(|span| span.trace).collect();
+            (batches, traces, result)
+        })
+        .await;
+        let Ok((batches, traces, result)) = joined else {
+            tracing::error!("the store panicked; its batch was not acknowledged");
+            return;
+        };
+        if let Err(error) = &result {
+            tracing::error!(%error, batches = batches.len(), "spans were not stored");
+        } else {
+            let now = Instant::now();
+            for trace in traces {
+                self.waiting.arrived(trace, now);
+            }
+        }
+        for batch in batches {
+            match &result {
+                Ok(()) => self.metrics.stored(batch.source, batch.units),
+                // A datagram's sender cannot be told.
+                Err(_) if batch.source == Source::XrayUdp => {
+                    self.metrics
+                        .dropped(batch.source, Reason::Store, batch.units);
+                }
+                Err(_) => self
+                    .metrics
+                    .rejected(batch.source, Reason::Store, batch.units),
+            }
+            if batch.done.send(result.clone()).is_err() {
+                tracing::trace!("a sender did not wait for its answer");
+            }
+        }
+        let free = self.room.available_permits() * UNIT;
+        self.metrics.queue_bytes.set((QUEUE_BYTES - free) as i64);
+    }
+
+    async fn settle(&mut self) {
+        let due = self.waiting.take_due(Instant::now(), SETTLE_AT_ONCE);
+        self.metrics.unsettled.set(self.waiting.len() as i64);
+        if due.is_empty() {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        let traces = due.clone();
+        let settled = spawn_blocking(move || store.settle(&traces)).await;
+        match settled {
+            Ok(Ok(())) => self.metrics.settled.inc_by(due.len() as u64),
+            Ok(Err(error)) => {
+                tracing::error!(error = %chain(&error), "traces were not settled; trying again");
+                self.waiting.put_back(due, Instant::now() + RETRY_SETTLE);
+            }
+            Err(error) => {
+                tracing::error!(%error, traces = due.len(), "settling panicked; left for the next start")
+            }
+        }
+    }
+
+    async fn expire(&self) {
+        let store = Arc::clone(&self.store);
+        match spawn_blocking(move || store.expire(SystemTime::now())).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(days)) => tracing::info!(days, "removed days beyond the retention"),
+            Ok(Err(error)) => {
+                tracing::error!(error = %chain(&error), "days beyond the retention were not removed")
+            }
+            Err(error) => tracing::error!(%error, "removing old days panicked"),
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Which traces settle when. A trace is due when nothing has come for a third of the settle time, and in any case
+/// before its oldest news is as old as that: so lists and map are never staler than promised.
+struct Waiting {
+    quiet: Duration,
+    latest: Duration,
+    traces: HashMap<TraceId, Due>,
+    /// One entry per trace in `traces`; when its time comes the trace is due or moves back to its real time.
+    queue: VecDeque<(Instant, TraceId)>,
+}
+
+#[derive(Clone, Copy)]
+struct Due {
+    first: Instant,
+    last: Instant,
+}
+
+impl Waiting {
+    fn new(settle: Duration) -> Waiting {
+        Waiting {
+            quiet: settle / 3,
+            latest: settle * 9 / 10,
+            traces: HashMap::new(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.traces.len()
+    }
+
+    fn arrived(&mut self, trace: TraceId, now: Instant) {
+        match self.traces.entry(trace) {
+            std::collections::hash_map::Entry::Occupied(mut slot) => slot.get_mut().last = now,
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(Due {
+                    first: now,
+                    last: now,
+                });
+                self.queue.push_back((now + self.quiet, trace));
+            }
+        }
+    }
+
+    fn put_back(&mut self, traces: Vec<TraceId>, now: Instant) {
+        for trace in traces {
+            self.arrived(trace, now);
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        if self.traces.len() > MAX_UNSETTLED {
+            return Some(Instant::now());
+        }
+        self.queue.front().map(|(at, _)| *at)
+    }
+
+    /// The queue stays sorted: everything is pushed at `now + quiet`, or later by one recheck.
+    fn take_due(&mut self, now: Instant, at_most: usize) -> Vec<TraceId> {
+        let mut due = Vec::new();
+        let mut again = Vec::new();
+        while due.len() < at_most {
+            let crowded = self.traces.len() > MAX_UNSETTLED;
+            let Some((at, trace)) = self.queue.front().copied() else {
+                break;
+            };
+            if at > now && !crowded {
+                break;
+            }
+            self.queue.pop_front();
+            let Some(state) = self.traces.get(&trace) else {
+                continue;
+            };
+            let real = (state.last + self.quiet).min(state.first + self.latest);
+            if real <= now || crowded {
+                self.traces.remove(&trace);
+                due.push(trace);
+            } else {
+                again.push((real, trace));
+            }
+        }
+        for entry in again {
+            let place = self.queue.partition_point(|(at, _)| *at <= entry.0);
+            self.queue.insert(place, entry);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_secs(15);
+
+    #[tokio::test]
+    async fn a_quiet_trace_is_due_after_a_third_of_the_settle_time() {
+        let mut waiting = Waiting::new(SETTLE);
+        let now = Instant::now();
+        waiting.arrived(TraceId(1), now);
+        assert!(waiting.take_due(now + Duration::from_secs(4), 9).is_empty());
+        assert_eq!(
+            waiting.take_due(now + Duration::from_secs(5), 9),
+            [TraceId(1)]
+        );
+        assert_eq!(waiting.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_trace_that_never_rests_is_due_before_its_news_is_older_than_promised() {
+        let mut waiting = Waiting::new(SETTLE);
+        let start = Instant::now();
+        let mut settled_at = None;
+        for second in 0..15 {
+            let now = start + Duration::from_secs(second);
+            waiting.arrived(TraceId(1), now);
+            if !waiting.take_due(now, 9).is_empty() {
+                settled_at.get_or_insert(second);
+            }
+        }
+        assert_eq!(settled_at, Some(14));
+    }
+
+    #[tokio::test]
+    async fn one_settling_takes_a_bounded_number() {
+        let mut waiting = Waiting::new(SETTLE);
+        let now = Instant::now();
+        for id in 1..=10 {
+            waiting.arrived(TraceId(id), now);
+        }
+        let later = now + SETTLE;
+        assert_eq!(waiting.take_due(later, 4).len(), 4);
+        assert!(waiting.next_due().is_some_and(|due| due <= later));
+    }
+
+    #[test]
+    fn a_full_queue_says_so_at_once() {
+        let (queue, _receiver) = mpsc::channel(QUEUE_BATCHES);
+        let room = Arc::new(Semaphore::new(2));
+        let pipeline = Pipeline {
+            queue,
+            room,
+            metrics: Metrics::new(),
+        };
+        let first = pipeline.submit(Source::OtlpHttp, Vec::new(), 1, UNIT).ok();
+        assert!(first.is_none(), "one KiB on the wire takes three in memory");
+        let small = pipeline.submit(Source::OtlpHttp, Vec::new(), 1, 1);
+        assert!(small.is_ok());
+        let second = pipeline.submit(Source::OtlpHttp, Vec::new(), 1, UNIT * 2 / 3);
+        assert!(second.is_ok());
+        assert_eq!(
+            pipeline.submit(Source::OtlpHttp, Vec::new(), 1, 1).err(),
+            Some(QueueFull)
+        );
+    }
+}

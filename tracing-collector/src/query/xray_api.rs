@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The X-Ray API over HTTP: routes, bodies, error shapes. On the API port every operation that is implemented; on the
+//! daemon's TCP port the three that SDKs use, unsigned. Signatures are not looked at: no credentials are configured.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use serde_json::Value;
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::query::batch_traces;
+use crate::query::sampling::Sampling;
+use crate::query::service_graph;
+use crate::query::token::TokenError;
+use crate::query::trace_summaries;
+use crate::query::window::WindowError;
+use crate::receive::RETRY_AFTER_SECONDS;
+use crate::receive::documents::Documents;
+use crate::receive::documents::PutError;
+use crate::store::Store;
+use crate::store::StoreError;
+
+/// Every account that is not configured is this one.
+pub(super) const ACCOUNT: &str = "000000000000";
+pub(super) const REGION: &str = "us-east-1";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    PutTraceSegments,
+    BatchGetTraces,
+    GetTraceSummaries,
+    GetServiceGraph,
+    GetGroups,
+    GetSamplingRules,
+    GetSamplingTargets,
+}
+
+impl Operation {
+    const ALL: [Operation; 7] = [
+        Operation::PutTraceSegments,
+        Operation::BatchGetTraces,
+        Operation::GetTraceSummaries,
+        Operation::GetServiceGraph,
+        Operation::GetGroups,
+        Operation::GetSamplingRules,
+        Operation::GetSamplingTargets,
+    ];
+    const DAEMON: [Operation; 3] = [
+        Operation::PutTraceSegments,
+        Operation::GetSamplingRules,
+        Operation::GetSamplingTargets,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Operation::PutTraceSegments => "PutTraceSegments",
+            Operation::BatchGetTraces => "BatchGetTraces",
+            Operation::GetTraceSummaries => "GetTraceSummaries",
+            Operation::GetServiceGraph => "GetServiceGraph",
+            Operation::GetGroups => "GetGroups",
+            Operation::GetSamplingRules => "GetSamplingRules",
+            Operation::GetSamplingTargets => "GetSamplingTargets",
+        }
+    }
+
+    /// Irregular in the model: no rule derives them.
+    fn path(self) -> &'static str {
+        match self {
+            Operation::PutTraceSegments => "/TraceSegments",
+            Operation::BatchGetTraces => "/Traces",
+            Operation::GetTraceSummaries => "/TraceSummaries",
+            Operation::GetServiceGraph => "/ServiceGraph",
+            Operation::GetGroups => "/Groups",
+            Operation::GetSamplingRules => "/GetSamplingRules",
+            Operation::GetSamplingTargets => "/SamplingTargets",
+        }
+    }
+}
+
+/// What a client did wrong, or what we could not do.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Throttled(String),
+    #[error("{0}; available here: {1}")]
+    UnknownOperation(String, String),
+    #[error("{0}")]
+    TooLarge(String),
+    /// Shown to the client without its cause, which is logged.
+    #[error("the trace store could not be read")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> ApiError {
+        ApiError::Invalid(error.to_string())
+    }
+}
+
+impl From<WindowError> for ApiError {
+    fn from(error: WindowError) -> ApiError {
+        ApiError::Invalid(error.to_string())
+    }
+}
+
+impl From<PutError> for ApiError {
+    fn from(error: PutError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            PutError::Shape(_) => ApiError::Invalid(message),
+            PutError::TooLarge(_) => ApiError::TooLarge(message),
+            PutError::Busy(_) => ApiError::Throttled(message),
+            PutError::Store(_) => ApiError::Unavailable(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, kind) = match &self {
+            ApiError::Invalid(_) => (StatusCode::BAD_REQUEST, "InvalidRequestException"),
+            ApiError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "InvalidRequestException"),
+            ApiError::Throttled(_) => (StatusCode::TOO_MANY_REQUESTS, "ThrottledException"),
+            ApiError::UnknownOperation(..) => (StatusCode::NOT_FOUND, "UnknownOperationException"),
+            ApiError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure"),
+            ApiError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        };
+        if let ApiError::Store(error) = &self {
+            tracing::error!(error = error as &dyn std::error::Error, "a query failed");
+        }
+        let mut response =
+            (status, axum::Json(json!({"Message": self.to_string()}))).into_response();
+        response
+            .headers_mut()
+            .insert("x-amzn-errortype", HeaderValue::from_static(kind));
+        if matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct XrayApi {
+    documents: Documents,
+    store: Arc<dyn Store>,
+    sampling: Sampling,
+    offered: &'static [Operation],
+}
+
+impl XrayApi {
+    pub(crate) fn new(documents: Documents, store: Arc<dyn Store>) -> XrayApi {
+        XrayApi {
+            documents,
+            store,
+            sampling: Sampling::default(),
+            offered: &Operation::ALL,
+        }
+    }
+
+    /// The same sampling state behind the daemon's port, with its own door for documents.
+    pub(crate) fn for_daemon_port(&self, documents: Documents) -> XrayApi {
+        XrayApi {
+            documents,
+            offered: &Operation::DAEMON,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn router(self) -> Router {
+        let mut router = Router::new();
+        for operation in self.offered {
+            let operation = *operation;
+            let handler = move |State(api): State<XrayApi>, headers: HeaderMap, body: Body| async move {
+                api.answer(operation, &headers, body).await
+            };
+            router = router.route(operation.path(), post(handler));
+        }
+        router.route("/", post(by_target)).with_state(self)
+    }
+
+    fn unknown(&self, what: String) -> ApiError {
+        let offered: Vec<&str> = self
+            .offered
+            .iter()
+            .map(|operation| operation.name())
+            .collect();
+        ApiError::UnknownOperation(what, offered.join(", "))
+    }
+
+    async fn answer(&self, operation: Operation, headers: &HeaderMap, body: Body) -> Response {
+        let bytes = match self.documents.read(headers, body).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if operation == Operation::PutTraceSegments {
+                    self.documents.refuse(&error);
+                }
+                return ApiError::from(error).into_response();
+            }
+        };
+        match self.run(operation, bytes).await {
+            Ok(answer) => axum::Json(answer).into_response(),
+            Err(error) => error.into_response(),
+        }
+    }
+
+    async fn run(&self, operation: Operation, bytes: Bytes) -> Result<Value, ApiError> {
+        if operation == Operation::PutTraceSegments {
+            return Ok(self.documents.put(&bytes).await?);
+        }
+        let request = if bytes.trim_ascii().is_empty() {
+            json!({})
+        } else {
+            parse(&bytes)?
+        };
+        let api = self.clone();
+        let query = move || match operation {
+            Operation::BatchGetTraces => batch_traces::answer(api.store.as_ref(), &request),
+            Operation::GetTraceSummaries => trace_summaries::answer(api.store.as_ref(), &request),
+            Operation::GetServiceGraph => service_graph::answer(api.store.as_ref(), &request),
+            Operation::GetGroups => Ok(groups()),
+            Operation::GetSamplingRules => Ok(api.sampling.rules()),
+            Operation::GetSamplingTargets => api.sampling.targets(&request),
+            Operation::PutTraceSegments => unreachable!("answered above, it is not a query"),
+        };
+        spawn_blocking(query)
+            .await
+            .unwrap_or_else(|_| Err(ApiError::Unavailable("the query was cut off".to_owned())))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+    let value: Value = serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::Invalid(format!("the request is not JSON: {error}")))?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(ApiError::Invalid(
+            "the request is not a JSON object".to_owned(),
+        ))
+    }
+}
+
+/// `X-Amz-Target: <prefix>.<operation>`, as older clients write.
+async fn by_target(State(api): State<XrayApi>, headers: HeaderMap, body: Body) -> Response {
+    let target = headers
+        .get("x-amz-target")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let name = target.rsplit('.').next().unwrap_or_default();
+    match api
+        .offered
+        .iter()
+        .find(|operation| operation.name() == name)
+    {
+        Some(operation) => api.answer(*operation, &headers, body).await,
+        None => api
+            .unknown(format!("no operation {name:?} (header X-Amz-Target)"))
+            .into_response(),
+    }
+}
+
+/// For a path that is no operation.
+pub(crate) fn no_such_operation(api: &XrayApi, path: &str) -> Response {
+    api.unknown(format!("no operation at POST {path}"))
+        .into_response()
+}
+
+/// One group is always there; others come with filter expressions.
+fn groups() -> Value {
+    json!({"Groups": [{
+        "GroupName": "Default",
+        "GroupARN": format!("arn:aws:xray:{REGION}:{ACCOUNT}:group/Default"),
+        "InsightsConfiguration": {"InsightsEnabled": false, "NotificationsEnabled": false},
+    }]})
+}
+
+/// A required epoch time.
+pub(super) fn time(request: &Value, name: &'static str) -> Result<(&'static str, f64), ApiError> {
+    match request.get(name) {
+        None | Some(Value::Null) => Err(ApiError::Invalid(format!("{name} is required"))),
+        Some(value) => value
+            .as_f64()
+            .map(|seconds| (name, seconds))
+            .ok_or_else(|| {
+                ApiError::Invalid(format!("{name} is {value}; give epoch seconds as a number"))
+            }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_error_does_not_tell_strangers_about_the_disk() {
+        let error = ApiError::Store(StoreError::Record { what: "a span" });
+        assert_eq!(error.to_string(), "the trace store could not be read");
+    }
+
+    #[test]
+    fn every_operation_has_a_path_and_a_name_of_its_own() {
+        let mut paths: Vec<&str> = Operation::ALL
+            .iter()
+            .map(|operation| operation.path())
+            .collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), Operation::ALL.len());
+    }
+}

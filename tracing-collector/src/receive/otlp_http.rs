@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//! OTLP over HTTP: `POST /v1/traces`, protobuf or JSON, answered in kind. 400 for what will never be right, 413 and 415
+//! for what to send otherwise, 429 and 503 with Retry-After for what to send again.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::header::RETRY_AFTER;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use serde_json::json;
+
+use crate::metrics::Reason;
+use crate::metrics::Source;
+use crate::pipeline::Pipeline;
+use crate::receive::RETRY_AFTER_SECONDS;
+use crate::receive::body::BodyError;
+use crate::receive::body::Reading;
+use crate::receive::otlp_grpc::Refused;
+use crate::receive::otlp_grpc::accept;
+
+#[derive(Clone)]
+struct Door {
+    pipeline: Pipeline,
+    reading: Reading,
+}
+
+pub(crate) fn router(pipeline: Pipeline) -> Router {
+    let door = Door {
+        pipeline,
+        reading: Reading::new(),
+    };
+    Router::new()
+        .route("/v1/traces", post(traces))
+        .with_state(door)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Protobuf,
+    Json,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Option<Form> {
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let kind = value.split(';').next()?.trim();
+        match kind.to_ascii_lowercase().as_str() {
+            "application/x-protobuf" | "application/protobuf" => Some(Form::Protobuf),
+            "application/json" => Some(Form::Json),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Form::Protobuf => "application/x-protobuf",
+            Form::Json => "application/json",
+        }
+    }
+}
+
+/// `google.rpc.Status`, which OTLP asks for in error bodies.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+const INVALID_ARGUMENT: i32 = 3;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const UNAVAILABLE: i32 = 14;
+
+async fn traces(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
+    let Some(form) = Form::of(&headers) else {
+        let message = "content-type must be application/x-protobuf or application/json";
+        return refuse(
+            &door,
+            Form::Json,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Reason::Invalid,
+            message,
+        );
+    };
+    let bytes = match door.reading.read(&headers, body).await {
+        Ok(bytes) => bytes,
+        Err(error) => return refuse_body(&door, form, &error),
+    };
+    let request = match decode(form, &bytes) {
+        Ok(request) => request,
+        Err(message) => {
+            return refuse(
+                &door,
+                form,
+                StatusCode::BAD_REQUEST,
+                Reason::Invalid,
+                &message,
+            );
+        }
+    };
+    match accept(&door.pipeline, Source::OtlpHttp, request).await {
+        Ok(answer) => accepted(form, &answer),
+        Err(Refused::Busy(why)) => error(form, StatusCode::TOO_MANY_REQUESTS, &why),
+        Err(Refused::Store(why)) => error(form, StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+fn decode(form: Form, bytes: &Bytes) -> Result<ExportTraceServiceRequest, String> {
+    match form {
+        Form::Protobuf => ExportTraceServiceRequest::decode(bytes.clone())
+            .map_err(|error| format!("the body is no protobuf ExportTraceServiceRequest: {error}")),
+        Form::Json => serde_json::from_slice(bytes).map_err(|error| {
+            format!("the body is no OTLP JSON ExportTraceServiceRequest: {error}")
+        }),
+    }
+}
+
+fn accepted(form: Form, answer: &ExportTraceServiceResponse) -> Response {
+    let body = match form {
+        Form::Protobuf => answer.encode_to_vec(),
+        Form::Json => {
+            let partial = answer.partial_success.as_ref().map(|partial| {
+                json!({"partialSuccess": {
+                    "rejectedSpans": partial.rejected_spans.to_string(), "errorMessage": partial.error_message}})
+            });
+            partial
+                .unwrap_or_else(|| json!({}))
+                .to_string()
+                .into_bytes()
+        }
+    };
+    (StatusCode::OK, [(CONTENT_TYPE, form.content_type())], body).into_response()
+}
+
+fn refuse_body(door: &Door, form: Form, error: &BodyError) -> Response {
+    let (status, reason) = match error {
+        BodyError::TooLarge | BodyError::TooLargeInflated => {
+            (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
+        }
+        BodyError::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Reason::Invalid),
+        BodyError::NotGzip(_) | BodyError::BrokeOff => (StatusCode::BAD_REQUEST, Reason::Invalid),
+        BodyError::Busy => (StatusCode::TOO_MANY_REQUESTS, Reason::QueueFull),
+    };
+    refuse(door, form, status, reason, &error.to_string())
+}
+
+/// A body that nobody could look into counts as one.
+fn refuse(door: &Door, form: Form, status: StatusCode, reason: Reason, message: &str) -> Response {
+    door.pipeline.metrics().received(Source::OtlpHttp, 1);
+    door.pipeline
+        .metrics()
+        .rejected(Source::OtlpHttp, reason, 1);
+    error(form, status, message)
+}
+
+fn error(form: Form, status: StatusCode, message: &str) -> Response {
+    let code = match status {
+        StatusCode::TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
+        StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+        _ => INVALID_ARGUMENT,
+    };
+    let body = match form {
+        Form::Protobuf => RpcStatus {
+            code,
+            message: message.to_owned(),
+        }
+        .encode_to_vec(),
+        Form::Json => json!({"code": code, "message": message})
+            .to_string()
+            .into_bytes(),
+    };
+    let mut response = (status, [(CONTENT_TYPE, form.content_type())], body).into_response();
+    if code != INVALID_ARGUMENT {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+    }
+    response
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The contract of a trace store; [`disk`] keeps it. Called by `pipeline` (one writer) and `query` (many readers). All
+//! calls block and belong on a thread that may.
+//!
+//! - `append` returns when its spans survive the death of the process and of the machine.
+//! - A span is known by trace and id. One that comes again replaces what was there; one in progress never replaces a
+//!   complete one. So appending is idempotent, and the order of appends does not matter.
+//! - A trace with spans that were appended and not settled is listed by `unsettled`, also after a restart.
+//! - `settle` makes the trace's row anew and replaces what it added to the map, in one step: after a crash both are old
+//!   or both are new, and the map is always the sum over all rows.
+//! - A trace lives in the UTC day in which something last arrived for it. `expire` removes whole days.
+
+pub(crate) mod disk;
+mod record;
+
+use std::time::SystemTime;
+
+use crate::graph::Totals;
+use crate::span::Span;
+use crate::span::TraceId;
+use crate::summary::Summary;
+
+pub(crate) trait Store: Send + Sync + 'static {
+    fn append(&self, spans: &[Span]) -> Result<(), StoreError>;
+
+    fn unsettled(&self) -> Result<Vec<TraceId>, StoreError>;
+
+    /// Concurrent with readers, never with `append` or itself.
+    fn settle(&self, traces: &[TraceId]) -> Result<(), StoreError>;
+
+    /// In order of arrival, for [`crate::trace::Trace::assemble`]. Settled or not; empty when unknown.
+    fn trace(&self, id: TraceId) -> Result<StoredTrace, StoreError>;
+
+    /// Sums over everything that ended in the window, to the microsecond.
+    fn graph(&self, window: Window) -> Result<Totals, StoreError>;
+
+    /// Settled traces, newest first.
+    fn summaries(&self, scan: &Scan) -> Result<Page, StoreError>;
+
+    /// Removes the days that ended before `now` less the retention; says how many.
+    fn expire(&self, now: SystemTime) -> Result<usize, StoreError>;
+}
+
+/// Microseconds since the epoch, `start` included, `end` not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) start_us: u64,
+    pub(crate) end_us: u64,
+}
+
+impl Window {
+    pub(crate) fn contains(self, us: u64) -> bool {
+        (self.start_us..self.end_us).contains(&us)
+    }
+}
+
+/// What places a trace in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlacedBy {
+    /// When it began.
+    Start,
+    /// The seconds in its id if they lie within the retention of its start, else its start.
+    IdTime,
+    /// Any moment between start and end.
+    Activity,
+    /// The end of any of its services' own work.
+    ServiceEnd,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    pub(crate) window: Window,
+    pub(crate) by: PlacedBy,
+    /// Where the last page ended.
+    pub(crate) after: Option<Vec<u8>>,
+    pub(crate) limit: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) summaries: Vec<Summary>,
+    /// Where the next page begins, if there may be one.
+    pub(crate) next: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoredTrace {
+    pub(crate) spans: Vec<Span>,
+    /// Whether it has more spans than are ever read at once.
+    pub(crate) truncated: bool,
+}
+
+/// The store could not do what it was asked; what was acknowledged before is safe.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("open the trace store {path}")]
+    Open { path: String, source: fjall::Error },
+    #[error("write to the trace store")]
+    Write { source: fjall::Error },
+    #[error("read from the trace store")]
+    Read { source: fjall::Error },
+    #[error("read a record of the trace store: {what} is damaged")]
+    Record { what: &'static str },
+}

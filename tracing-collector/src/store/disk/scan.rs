@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reading by time: the map of a window, and pages of traces. Knows where a trace is listed ([`places`]):
+//! `b` start, trace · `i` time of id, trace · `m` minute, trace → what happened in that minute.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::iter::Peekable;
+use std::iter::Rev;
+use std::time::Duration;
+
+use fjall::Iter;
+
+use crate::graph::Key;
+use crate::graph::Totals;
+use crate::graph::counters::Counters;
+use crate::graph::minute;
+use crate::span::TraceId;
+use crate::store::Page;
+use crate::store::PlacedBy;
+use crate::store::Scan;
+use crate::store::StoreError;
+use crate::store::Window;
+use crate::store::disk::DayKeyspaces;
+use crate::store::disk::Disk;
+use crate::store::disk::reading;
+use crate::store::disk::trace_id;
+use crate::store::record;
+use crate::summary::Evaluated;
+use crate::summary::Summary;
+
+const MINUTE_US: u64 = 60_000_000;
+/// Something of the trace ended in this minute.
+const CONTRIBUTES: u8 = 1;
+/// The trace was active in this minute.
+const ACTIVE: u8 = 2;
+/// Longer traces are listed as active in their first minutes and their last.
+const MAX_ACTIVE_MINUTES: u32 = 1440;
+
+/// Every key under which a settled trace is listed, with its value.
+pub(super) fn places(row: &Evaluated, retention: Duration) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let summary = &row.summary;
+    let mut minutes: HashMap<u32, u8> = HashMap::new();
+    let (first, last) = (minute(summary.start_us), minute(summary.end_us));
+    for active in (first..=last)
+        .take(MAX_ACTIVE_MINUTES as usize)
+        .chain([last])
+    {
+        *minutes.entry(active).or_default() |= ACTIVE;
+    }
+    for contribution in &row.contributions {
+        *minutes.entry(contribution.minute()).or_default() |= CONTRIBUTES;
+    }
+    let mut found: Vec<(Vec<u8>, Vec<u8>)> = minutes
+        .into_iter()
+        .map(|(minute, flags)| (place(b'm', u64::from(minute), summary.id), vec![flags]))
+        .collect();
+    found.push((place(b'b', summary.start_us, summary.id), Vec::new()));
+    found.push((
+        place(b'i', id_time_us(summary, retention), summary.id),
+        Vec::new(),
+    ));
+    found
+}
+
+fn place(letter: u8, time: u64, id: TraceId) -> Vec<u8> {
+    let mut key = bound(letter, time);
+    key.extend(id.0.to_be_bytes());
+    key
+}
+
+fn bound(letter: u8, time: u64) -> Vec<u8> {
+    let mut key = vec![letter];
+    key.extend(time.to_be_bytes());
+    key
+}
+
+/// The time of a place and its trace.
+fn parse_place(key: &[u8]) -> Result<(u64, TraceId), StoreError> {
+    let damaged = StoreError::Record {
+        what: "a place in time",
+    };
+    let time = key
+        .get(1..9)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_be_bytes);
+    let id = key.get(9..).and_then(trace_id);
+    time.zip(id).ok_or(damaged)
+}
+
+fn id_time_us(summary: &Summary, retention: Duration) -> u64 {
+    let id_us = u64::from(summary.id.epoch()) * 1_000_000;
+    if u128::from(id_us.abs_diff(summary.start_us)) <= retention.as_micros() {
+        id_us
+    } else {
+        summary.start_us
+    }
+}
+
+pub(super) fn graph(disk: &Disk, window: Window) -> Result<Totals, StoreError> {
+    let mut totals = Totals::new();
+    if window.start_us >= window.end_us {
+        return Ok(totals);
+    }
+    for (_, keyspaces) in disk.all_days() {
+        day_graph(&keyspaces, window, &mut totals)?;
+    }
+    Ok(totals)
+}
+
+/// Whole minutes are sums already. Of a minute that the window cuts, rows that lie inside by their own bounds count as
+/// they are; for the others the traces of that minute are counted one by one.
+fn day_graph(
+    keyspaces: &DayKeyspaces,
+    window: Window,
+    totals: &mut Totals,
+) -> Result<(), StoreError> {
+    let (first, last) = (minute(window.start_us), minute(window.end_us - 1));
+    let upper = last.checked_add(1).unwrap_or(u32::MAX).to_be_bytes();
+    let mut cut: HashMap<u32, BTreeSet<Key>> = HashMap::new();
+    for pair in keyspaces.graph.range(first.to_be_bytes()..upper) {
+        let (key, value) = pair.into_inner().map_err(reading)?;
+        let damaged = || StoreError::Record {
+            what: "a minute's counts",
+        };
+        let (at, key) = key.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let at = u32::from_be_bytes(*at);
+        let key = record::decode_key(key).ok_or_else(damaged)?;
+        let counters = record::decode_counters(&value).ok_or_else(damaged)?;
+        if inside(at, &counters, window) {
+            totals.entry(key).or_default().merge(&counters);
+        } else {
+            cut.entry(at).or_default().insert(key);
+        }
+    }
+    for (at, keys) in cut {
+        count_minute(keyspaces, at, &keys, window, totals)?;
+    }
+    Ok(())
+}
+
+fn inside(at: u32, counters: &Counters, window: Window) -> bool {
+    let start = u64::from(at) * MINUTE_US;
+    let whole = window.start_us <= start && start + MINUTE_US <= window.end_us;
+    let bounded = || {
+        counters
+            .bounds
+            .is_some_and(|b| window.contains(b.first_end_us) && window.contains(b.last_end_us))
+    };
+    whole || bounded()
+}
+
+fn count_minute(
+    keyspaces: &DayKeyspaces,
+    at: u32,
+    keys: &BTreeSet<Key>,
+    window: Window,
+    totals: &mut Totals,
+) -> Result<(), StoreError> {
+    for pair in keyspaces.places.prefix(bound(b'm', u64::from(at))) {
+        let (place, flags) = pair.into_inner().map_err(reading)?;
+        if flags.first().is_none_or(|flags| flags & CONTRIBUTES == 0) {
+            continue;
+        }
+        let (_, id) = parse_place(&place)?;
+        let Some(row) = keyspaces.row(id)? else {
+            continue;
+        };
+        for one in &row.contributions {
+            if one.minute() == at && window.contains(one.end_us) && keys.contains(&one.key) {
+                totals.entry(one.key.clone()).or_default().add(one);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One day's places, newest first.
+struct Source {
+    keyspaces: std::sync::Arc<DayKeyspaces>,
+    places: Peekable<Rev<Places>>,
+}
+
+/// A fjall iterator with its pairs read out.
+struct Places(Iter);
+
+type Pair = Result<(Vec<u8>, Vec<u8>), StoreError>;
+
+fn read_out(pair: fjall::Guard) -> Pair {
+    pair.into_inner()
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .map_err(reading)
+}
+
+impl Iterator for Places {
+    type Item = Pair;
+
+    fn next(&mut self) -> Option<Pair> {
+        self.0.next().map(read_out)
+    }
+}
+
+impl DoubleEndedIterator for Places {
+    fn next_back(&mut self) -> Option<Pair> {
+        self.0.next_back().map(read_out)
+    }
+}
+
+pub(super) fn summaries(disk: &Disk, scan: &Scan) -> Result<Page, StoreError> {
+    let mut page = Page::default();
+    if scan.window.start_us >= scan.window.end_us || scan.limit == 0 {
+        return Ok(page);
+    }
+    let (from, to) = limits(scan);
+    if from >= to {
+        return Ok(page);
+    }
+    let mut sources: Vec<Source> = disk
+        .all_days()
+        .into_iter()
+        .map(|(_, keyspaces)| Source {
+            places: Places(keyspaces.places.range(from.clone()..to.clone()))
+                .rev()
+                .peekable(),
+            keyspaces,
+        })
+        .collect();
+    while let Some(newest) = newest(&mut sources) {
+        let Some(pair) = sources[newest].places.next() else {
+            break;
+        };
+        let (key, flags) = pair?;
+        let (time, id) = parse_place(&key)?;
+        let row = sources[newest].keyspaces.row(id)?;
+        if let Some(row) =
+            row.filter(|row| listed_here(row, scan, time, flags.first().copied().unwrap_or(0)))
+        {
+            page.summaries.push(row.summary);
+            if page.summaries.len() == scan.limit {
+                page.next = Some(key);
+                break;
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// The keys to walk: those of the window, less what earlier pages had.
+fn limits(scan: &Scan) -> (Vec<u8>, Vec<u8>) {
+    let Window { start_us, end_us } = scan.window;
+    let (from, to) = match scan.by {
+        PlacedBy::Start => (bound(b'b', start_us), bound(b'b', end_us)),
+        PlacedBy::IdTime => (bound(b'i', start_us), bound(b'i', end_us)),
+        PlacedBy::Activity | PlacedBy::ServiceEnd => (
+            bound(b'm', u64::from(minute(start_us))),
+            bound(b'm', u64::from(minute(end_us - 1)) + 1),
+        ),
+    };
+    let to = match &scan.after {
+        Some(after) if *after < to => after.clone(),
+        _ => to,
+    };
+    (from, to)
+}
+
+/// The source whose next place is the latest. An unreadable one comes first, to be reported.
+fn newest(sources: &mut [Source]) -> Option<usize> {
+    let mut best: Option<(usize, Vec<u8>)> = None;
+    for (at, source) in sources.iter_mut().enumerate() {
+        match source.places.peek() {
+            None => {}
+            Some(Err(_)) => return Some(at),
+            Some(Ok((key, _))) => {
+                if best.as_ref().is_none_or(|(_, other)| key > other) {
+                    best = Some((at, key.clone()));
+                }
+            }
+        }
+    }
+    best.map(|(at, _)| at)
+}
+
+/// A trace stands in many minutes and is listed in the last one that counts.
+fn listed_here(row: &Evaluated, scan: &Scan, time: u64, flags: u8) -> bool {
+    let window = scan.window;
+    let summary = &row.summary;
+    match scan.by {
+        PlacedBy::Start | PlacedBy::IdTime => true,
+        PlacedBy::Activity => {
+            let last = minute(summary.end_us).min(minute(window.end_us - 1));
+            flags & ACTIVE != 0
+                && u64::from(last) == time
+                && summary.start_us < window.end_us
+                && summary.end_us >= window.start_us
+        }
+        PlacedBy::ServiceEnd => {
+            let ends = row
+                .contributions
+                .iter()
+                .filter(|one| matches!(one.key, Key::Node(_)) && !one.inferred);
+            let last = ends
+                .map(|one| one.end_us)
+                .filter(|end| window.contains(*end))
+                .max();
+            last.is_some_and(|last| u64::from(minute(last)) == time)
+        }
+    }
+}
