@@ -11,7 +11,7 @@ use anyhow::bail;
 use crate::shell::Shell;
 
 /// Debian packages the tests run, each with a program that proves it is there.
-const SYSTEM: [(&str, &str); 1] = [("chromium", "/usr/bin/chromium")];
+const SYSTEM: [(&str, &str); 2] = [("chromium", "/usr/bin/chromium"), ("curl", "/usr/bin/curl")];
 
 pub(crate) fn everything(shell: &Shell) -> anyhow::Result<()> {
     system(shell)?;
