@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use pillion_runtime::tasks::Tasks;
 use pillion_xds::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
@@ -21,7 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::identity;
+use crate::identity::Authority;
 use crate::identity::authority::IssueError;
+use crate::identity::authority::LEAF_LIFETIME;
 use crate::identity::signer::Signer;
 use crate::publish::Publisher;
 use crate::store::Live;
@@ -69,7 +72,7 @@ pub async fn serve(
     let authority = Arc::new(identity::open(live.store().as_ref(), &settings.trust_domain).await?);
     let publisher = Publisher::new(Arc::clone(&live), Arc::clone(&authority), registry)?;
     let fleet = Fleet::new(registry)?;
-    let tls = TlsAcceptor::from(authority.server_config(&server_names(&listener))?);
+    let tls = ServerTls::start(Arc::clone(&authority), server_names(&listener), tasks)?;
     tasks.spawn("publish", Arc::clone(&publisher).run(tasks.stop()));
     let connections = ReceiverStream::new(door::open(listener, tls, tasks));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -106,6 +109,48 @@ pub async fn serve(
         }
     });
     Ok(page)
+}
+
+/// The port's own certificate, which lives no longer than any other.
+pub struct ServerTls {
+    authority: Arc<Authority>,
+    names: Vec<String>,
+    current: ArcSwap<rustls::ServerConfig>,
+}
+
+impl ServerTls {
+    /// Issues the first one, and the next at half the life of each.
+    fn start(
+        authority: Arc<Authority>,
+        names: Vec<String>,
+        tasks: &Tasks,
+    ) -> Result<Arc<ServerTls>, IssueError> {
+        let current = ArcSwap::from(authority.server_config(&names)?);
+        let tls = Arc::new(ServerTls {
+            authority,
+            names,
+            current,
+        });
+        let renewed = Arc::clone(&tls);
+        tasks.spawn_until_stopped("xds-certificate", async move {
+            loop {
+                tokio::time::sleep(LEAF_LIFETIME / 2).await;
+                match renewed.authority.server_config(&renewed.names) {
+                    Ok(next) => renewed.current.store(next),
+                    Err(error) => tracing::error!(
+                        error = chain(&error),
+                        "certificate of the xDS port not renewed"
+                    ),
+                }
+            }
+        });
+        Ok(tls)
+    }
+
+    /// For the next handshake.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
 }
 
 /// Names under which proxies may reach us and expect to find in our certificate.

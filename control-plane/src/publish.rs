@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use crate::identity;
 use crate::identity::Authority;
 use crate::identity::Subject;
-use crate::identity::authority::IssueError;
 use crate::identity::authority::LEAF_LIFETIME;
 use crate::identity::authority::Pair;
 use crate::store::Live;
@@ -43,12 +42,18 @@ const MANY_CHANGES: usize = 16;
 /// What a proxy's stream watches; `None` once the proxy's resource is deleted.
 pub type Updates = watch::Receiver<Option<Arc<Snapshot>>>;
 
-/// There is no such proxy in the model.
+/// Why a proxy has no snapshots to watch.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0} does not exist; create it, the proxy will get its configuration when it connects again"
-)]
-pub struct UnknownProxy(pub ResourceKey);
+pub enum SubscribeError {
+    /// There is no such proxy in the model.
+    #[error(
+        "{0} does not exist; create it, the proxy will get its configuration when it connects again"
+    )]
+    Unknown(ResourceKey),
+    /// There is, but nothing good could ever be made of it. An empty snapshot would tell the proxy to forget what it has.
+    #[error("{0} has no configuration that holds together ({1}); the proxy keeps what it has")]
+    Untranslatable(ResourceKey, String),
+}
 
 /// See the module.
 pub struct Publisher {
@@ -64,9 +69,11 @@ struct State {
     proxies: BTreeMap<ResourceKey, Proxy>,
 }
 
+#[derive(Default)]
 struct Proxy {
     sender: watch::Sender<Option<Arc<Snapshot>>>,
-    /// Present once a stream asked for it: our own proxies have theirs signed and never do.
+    /// A stream asked for the pair. Our own proxies have theirs signed and never do.
+    wants_identity: bool,
     identity: Option<Identity>,
     findings: Vec<String>,
     error: Option<String>,
@@ -83,10 +90,10 @@ struct Identity {
 pub struct Report {
     /// `mesh/M/virtualNode/N`.
     pub proxy: String,
-    /// The revision of the model behind its snapshot.
-    pub revision: u64,
+    /// The revision of the model behind its snapshot; absent if there never was a good one.
+    pub revision: Option<u64>,
     /// Hash of the snapshot.
-    pub version: String,
+    pub version: Option<String>,
     /// Why a later revision was not published.
     pub error: Option<String>,
     /// Parts of the model without effect for this proxy.
@@ -121,53 +128,34 @@ impl Publisher {
     }
 
     /// The snapshots of a proxy from now on.
-    pub fn subscribe(&self, key: &ResourceKey) -> Result<Updates, UnknownProxy> {
+    pub fn subscribe(&self, key: &ResourceKey) -> Result<Updates, SubscribeError> {
         let mut state = self.state.lock();
         self.catch_up(&mut state);
-        if let Some(proxy) = state.proxies.get(key) {
-            if proxy.sender.borrow().is_some() {
-                return Ok(proxy.sender.subscribe());
+        let State { model, proxies } = &mut *state;
+        let proxy = proxies.entry(key.clone()).or_default();
+        if proxy.sender.borrow().is_none() {
+            self.publish(model, key, proxy);
+        }
+        if proxy.sender.borrow().is_some() {
+            return Ok(proxy.sender.subscribe());
+        }
+        match proxy.error.clone() {
+            Some(error) => Err(SubscribeError::Untranslatable(key.clone(), error)),
+            None => {
+                proxies.remove(key);
+                Err(SubscribeError::Unknown(key.clone()))
             }
         }
-        let mut proxy = Proxy {
-            sender: watch::Sender::new(None),
-            identity: None,
-            findings: Vec::new(),
-            error: None,
-        };
-        self.publish(&state.model, key, &mut proxy);
-        if let Some(error) = &proxy.error {
-            // Nothing good has ever been published: an empty snapshot keeps the proxy as it is and the stream open.
-            tracing::error!(proxy = %key, error, "no snapshot for a proxy that connects");
-            proxy
-                .sender
-                .send_replace(Some(Arc::new(Snapshot::default())));
-        } else if proxy.sender.borrow().is_none() {
-            return Err(UnknownProxy(key.clone()));
-        }
-        let updates = proxy.sender.subscribe();
-        state.proxies.insert(key.clone(), proxy);
-        Ok(updates)
     }
 
     /// Puts the proxy's certificate pair among its secrets, unless it is there: a stream asked for it by SDS.
-    pub fn provide_identity(&self, key: &ResourceKey) -> Result<(), IssueError> {
+    pub fn provide_identity(&self, key: &ResourceKey) {
         let mut state = self.state.lock();
         let State { model, proxies } = &mut *state;
-        let Some(proxy) = proxies
-            .get_mut(key)
-            .filter(|proxy| proxy.identity.is_none())
-        else {
-            return Ok(());
-        };
-        let Some(subject) =
-            identity::subject(model.resources(), self.authority.trust_domain(), key)
-        else {
-            return Ok(());
-        };
-        proxy.identity = Some(self.issue(subject)?);
-        self.publish(model, key, proxy);
-        Ok(())
+        if let Some(proxy) = proxies.get_mut(key).filter(|proxy| !proxy.wants_identity) {
+            proxy.wants_identity = true;
+            self.publish(model, key, proxy);
+        }
     }
 
     /// Publishes every revision and renews certificates until told to stop.
@@ -181,7 +169,7 @@ impl Publisher {
                     Ok(()) => self.catch_up(&mut self.state.lock()),
                     Err(_) => return,
                 },
-                _ = renewal.tick() => self.renew(SystemTime::now()),
+                _ = renewal.tick() => self.renew_all(),
             }
         }
     }
@@ -190,16 +178,16 @@ impl Publisher {
     pub fn report(&self) -> Vec<Report> {
         let state = self.state.lock();
         let report = |(key, proxy): (&ResourceKey, &Proxy)| {
-            let snapshot = proxy.sender.borrow().clone()?;
-            Some(Report {
+            let snapshot = proxy.sender.borrow().clone();
+            Report {
                 proxy: key.id(),
-                revision: snapshot.revision,
-                version: snapshot.version(),
+                revision: snapshot.as_ref().map(|snapshot| snapshot.revision),
+                version: snapshot.as_ref().map(|snapshot| snapshot.version()),
                 error: proxy.error.clone(),
                 findings: proxy.findings.clone(),
-            })
+            }
         };
-        state.proxies.iter().filter_map(report).collect()
+        state.proxies.iter().map(report).collect()
     }
 
     /// Brings the snapshots of all connected proxies to the model of now.
@@ -267,7 +255,7 @@ impl Publisher {
         self.published.with_label_values(&[result]).inc();
     }
 
-    /// The trust bundle, and the certificate pair where it was asked for; a new one when the node is found elsewhere now.
+    /// The trust bundle, and the certificate pair where it was asked for.
     fn secrets(&self, resources: &Resources, key: &ResourceKey, proxy: &mut Proxy) -> Table {
         let domain = self.authority.trust_domain();
         let mut table = Table::default();
@@ -276,59 +264,61 @@ impl Publisher {
             name: translate::trust_name(domain),
             value: bundle,
         }));
-        let subject = identity::subject(resources, domain, key);
-        if let (Some(identity), Some(subject)) = (&mut proxy.identity, subject) {
-            if identity.subject != subject {
-                match self.issue(subject) {
-                    Ok(issued) => *identity = issued,
-                    Err(error) => {
-                        tracing::error!(proxy = %key, error = crate::ads::chain(&error), "certificate not renewed")
-                    }
-                }
-            }
-            let pair = &identity.pair;
+        if proxy.wants_identity
+            && let Some(subject) = identity::subject(resources, domain, key)
+        {
+            self.renew(key, proxy, subject, SystemTime::now());
+        }
+        if let Some(Identity { subject, pair, .. }) = &proxy.identity {
             let value = SecretValue::Certificate {
                 chain: pair.issued.chain.clone(),
                 key: pair.key.clone(),
             };
             table.insert(Resource::Secret(Secret {
-                name: identity.subject.spiffe_id.clone(),
+                name: subject.spiffe_id.clone(),
                 value,
             }));
         }
         table
     }
 
-    fn issue(&self, subject: Subject) -> Result<Identity, IssueError> {
-        let pair = self.authority.issue(&subject)?;
-        Ok(Identity {
-            subject,
-            pair,
-            issued: SystemTime::now(),
-        })
+    /// A new certificate where there is none, where it has lived half its life, or where the node is found under
+    /// another name now. If it cannot be issued the old one stays.
+    fn renew(&self, key: &ResourceKey, proxy: &mut Proxy, subject: Subject, now: SystemTime) {
+        let good = |identity: &Identity| {
+            identity.subject == subject
+                && now.duration_since(identity.issued).unwrap_or_default() < LEAF_LIFETIME / 2
+        };
+        if proxy.identity.as_ref().is_some_and(good) {
+            return;
+        }
+        match self.authority.issue(&subject) {
+            Ok(pair) => {
+                proxy.identity = Some(Identity {
+                    subject,
+                    pair,
+                    issued: now,
+                })
+            }
+            Err(error) => {
+                tracing::error!(proxy = %key, error = crate::ads::chain(&error), "certificate not issued")
+            }
+        }
     }
 
-    /// Replaces certificates that have lived half their life.
-    fn renew(&self, now: SystemTime) {
+    /// Publishes again wherever a certificate is due: [`Publisher::renew`] takes it from there.
+    fn renew_all(&self) {
         let mut state = self.state.lock();
         let State { model, proxies } = &mut *state;
         proxies.retain(|_, proxy| proxy.sender.receiver_count() > 0);
-        for (key, proxy) in proxies.iter_mut() {
-            let Some(identity) = &proxy.identity else {
-                continue;
-            };
-            if now.duration_since(identity.issued).unwrap_or_default() < LEAF_LIFETIME / 2 {
-                continue;
-            }
-            match self.issue(identity.subject.clone()) {
-                Ok(issued) => {
-                    proxy.identity = Some(issued);
-                    self.publish(model, key, proxy);
-                }
-                Err(error) => {
-                    tracing::error!(proxy = %key, error = crate::ads::chain(&error), "certificate not renewed")
-                }
-            }
+        let now = SystemTime::now();
+        let young = |identity: &Identity| {
+            now.duration_since(identity.issued).unwrap_or_default() < LEAF_LIFETIME / 2
+        };
+        let due =
+            |proxy: &Proxy| proxy.wants_identity && !proxy.identity.as_ref().is_some_and(young);
+        for (key, proxy) in proxies.iter_mut().filter(|(_, proxy)| due(proxy)) {
+            self.publish(model, key, proxy);
         }
     }
 }

@@ -23,6 +23,8 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 use tonic::transport::server::TcpConnectInfo;
 
+use super::ServerTls;
+
 /// From connect to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections that have not finished it; more wait in the backlog of the socket.
@@ -43,7 +45,7 @@ pub enum Connection {
 /// Accepts until the tasks are told to stop.
 pub fn open(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: Arc<ServerTls>,
     tasks: &Tasks,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (out, connections) = mpsc::channel(QUEUE);
@@ -63,9 +65,9 @@ pub fn open(
                     continue;
                 }
             };
-            let (out, tls) = (out.clone(), tls.clone());
+            let (out, tls) = (out.clone(), Arc::clone(&tls));
             handshakes.spawn_until_stopped("xds-handshake", async move {
-                match tokio::time::timeout(HANDSHAKE, greet(socket, &tls)).await {
+                match tokio::time::timeout(HANDSHAKE, greet(socket, &tls.acceptor())).await {
                     Ok(Ok(connection)) => {
                         if out.send(Ok(connection)).await.is_err() {
                             tracing::debug!(%peer, "xDS connection came while stopping");

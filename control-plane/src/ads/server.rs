@@ -36,6 +36,7 @@ use super::stream::StateOfTheWorld;
 use super::stream::Wire;
 use crate::identity;
 use crate::publish::Publisher;
+use crate::publish::SubscribeError;
 use crate::publish::Updates;
 use crate::translate::spiffe_id;
 
@@ -153,7 +154,10 @@ impl Ads {
         let updates = self
             .publisher
             .subscribe(&key)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            .map_err(|error| match error {
+                SubscribeError::Unknown(_) => Status::invalid_argument(error.to_string()),
+                SubscribeError::Untranslatable(..) => Status::unavailable(error.to_string()),
+            })?;
         let connection = self.fleet.arrive(Arrival {
             key: key.clone(),
             node_id: node.id.clone(),
@@ -173,9 +177,7 @@ impl Ads {
         updates: &mut Updates,
     ) -> Result<(), Status> {
         if session.lacks_secret(&spiffe_id(&self.trust_domain, key)) {
-            self.publisher
-                .provide_identity(key)
-                .map_err(|error| Status::internal(chain(&error)))?;
+            self.publisher.provide_identity(key);
             session.replace(current(updates, key)?);
         }
         Ok(())

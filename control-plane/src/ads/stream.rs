@@ -6,6 +6,7 @@
 //! acknowledged the clusters (Envoy withholds that until a new cluster is warm); a cluster that is gone is taken away
 //! only after the routes that led to it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,7 +212,13 @@ impl Session {
         kind: ResourceType,
         now: Instant,
     ) -> Option<Outgoing<W::Response>> {
-        let table = self.table(kind);
+        // Only clusters and endpoints may be more than the snapshot says; all else is read where it stands.
+        let table = match LEAVING.iter().position(|one| *one == kind) {
+            Some(index) if !self.leaving[index].versions().is_empty() => {
+                Cow::Owned(self.snapshot.table(kind).with(&self.leaving[index]))
+            }
+            Some(_) | None => Cow::Borrowed(self.snapshot.table(kind)),
+        };
         let offer = self.stream.next(kind, table.versions())?;
         if kind == ResourceType::Cluster {
             self.clusters_sent = Some(now);
@@ -231,17 +238,5 @@ impl Session {
             version,
             message: W::response(offer, &table),
         })
-    }
-
-    /// The snapshot's resources, and those that are still leaving.
-    fn table(&self, kind: ResourceType) -> Table {
-        let mut table = self.snapshot.table(kind).clone();
-        if let Some(index) = LEAVING.iter().position(|one| *one == kind) {
-            let leaving = &self.leaving[index];
-            for name in leaving.versions().keys() {
-                table.adopt(name, leaving);
-            }
-        }
-        table
     }
 }

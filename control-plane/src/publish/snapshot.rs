@@ -39,6 +39,14 @@ impl Table {
         self.resources.insert(name, Arc::new(resource));
     }
 
+    /// Both together; where they disagree, as it stands here.
+    pub fn with(&self, other: &Table) -> Table {
+        let mut all = other.clone();
+        all.versions.extend(self.versions.clone());
+        all.resources.extend(self.resources.clone());
+        all
+    }
+
     /// Adds one of another table, under its version there.
     pub fn adopt(&mut self, name: &str, from: &Table) {
         if let (Some(version), Some(resource)) = (from.versions.get(name), from.resources.get(name))
