@@ -208,7 +208,10 @@ fn unknown_operations(api: XrayApi) -> Router {
         let response = other(&answer, &method, &uri);
         async move { response }
     };
-    api.router().fallback(fallback)
+    // Also for GET on a path where only POST is an operation, `/` among them.
+    api.router()
+        .method_not_allowed_fallback(fallback.clone())
+        .fallback(fallback)
 }
 
 fn other(api: &XrayApi, method: &Method, uri: &Uri) -> Response {

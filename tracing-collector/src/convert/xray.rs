@@ -542,8 +542,21 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_of_a_stranger_bring_the_parser_down(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = parse(&bytes).map(|parsed| parsed.spans.len());
+        fn a_document_with_any_bytes_changed_is_spans_or_a_named_refusal(
+            changes in proptest::collection::vec((proptest::num::usize::ANY, proptest::num::u8::ANY), 0..6),
+        ) {
+            let mut bytes = include_bytes!("../../tests/fixtures/scorekeep.json").trim_ascii().to_vec();
+            for (at, byte) in changes {
+                let length = bytes.len();
+                bytes[at % length] = byte;
+            }
+            let documents: Vec<Value> = serde_json::from_slice(&bytes).unwrap_or_default();
+            for document in documents.iter().map(Value::to_string).chain([String::from_utf8_lossy(&bytes).into_owned()]) {
+                match parse(document.as_bytes()) {
+                    Ok(parsed) => proptest::prop_assert!(!parsed.spans.is_empty()),
+                    Err(refusal) => proptest::prop_assert!(refusal.message.contains(refusal.code)),
+                }
+            }
         }
     }
 }

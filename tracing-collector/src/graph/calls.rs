@@ -3,6 +3,7 @@
 //! that left the caller's proxy, and outside callers are the one party `client`.
 
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 
 use crate::graph::CLIENT_TYPE;
 use crate::graph::Contribution;
@@ -11,10 +12,13 @@ use crate::span::Kind;
 use crate::span::Node;
 use crate::span::PROXY_TYPE;
 use crate::span::Span;
+use crate::span::UNKNOWN_TYPE;
 use crate::trace::Trace;
 
 pub(super) fn contributions(trace: &Trace) -> Vec<Contribution> {
-    let parties: Vec<Option<Node>> = (0..trace.spans.len()).map(|at| party(trace, at)).collect();
+    let mut parties: Vec<Option<Node>> =
+        (0..trace.spans.len()).map(|at| party(trace, at)).collect();
+    share_types(&mut parties);
     let view = View { trace, parties };
     let mut found = Vec::new();
     for at in 0..trace.spans.len() {
@@ -27,6 +31,30 @@ pub(super) fn contributions(trace: &Trace) -> Vec<Contribution> {
         found.extend(view.called(at, own));
     }
     found
+}
+
+/// A party whose proxy and app both speak has the app's type: it says more.
+fn share_types(parties: &mut [Option<Node>]) {
+    let mut types: HashMap<String, String> = HashMap::new();
+    for node in parties.iter().flatten() {
+        let known = types.entry(node.name.clone()).or_default();
+        if known.is_empty() || type_rank(&node.kind) > type_rank(known) {
+            known.clone_from(&node.kind);
+        }
+    }
+    for node in parties.iter_mut().flatten() {
+        node.kind.clone_from(&types[&node.name]);
+    }
+}
+
+/// How much a type says about a party.
+pub(crate) fn type_rank(kind: &str) -> u8 {
+    match kind {
+        UNKNOWN_TYPE => 0,
+        "remote" => 1,
+        PROXY_TYPE => 2,
+        _ => 3,
+    }
 }
 
 /// One call made by a proxy.

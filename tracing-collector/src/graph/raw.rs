@@ -13,10 +13,10 @@ use crate::trace::Trace;
 pub(super) fn contributions(trace: &Trace) -> Vec<Contribution> {
     let ends = share_ends(trace);
     let mut found = Vec::new();
-    for at in 0..trace.spans.len() {
+    for (at, share_end) in ends.into_iter().enumerate() {
         let Some(node) = trace.node(at) else { continue };
         if trace.is_entry(at) {
-            found.extend(own_work(trace, at, node, ends[at]));
+            found.extend(own_work(trace, at, node, share_end));
             found.extend(edge_by_callee(trace, at, node));
         }
         found.extend(calls(trace, at, node));

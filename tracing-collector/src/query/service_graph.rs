@@ -179,12 +179,16 @@ mod tests {
     use crate::graph;
     use crate::trace::Trace;
 
-    /// Section by section what X-Ray shows for its own published trace.
-    #[test]
-    fn the_scorekeep_trace_is_six_nodes_and_five_edges_with_every_number() {
-        let documents: Vec<Value> =
-            serde_json::from_str(include_str!("../../tests/fixtures/scorekeep.json"))
-                .expect("JSON");
+    const SCOREKEEP: &str = include_str!("../../tests/fixtures/scorekeep.json");
+    const APP: (&str, &str) = ("Scorekeep", "AWS::ElasticBeanstalk::Environment");
+    const LAMBDA: (&str, &str) = ("random-name", "AWS::Lambda");
+    const FUNCTION: (&str, &str) = ("random-name", "AWS::Lambda::Function");
+    const TABLE: (&str, &str) = ("scorekeep-user", "AWS::DynamoDB::Table");
+    const TOPIC: (&str, &str) = ("SNS", "AWS::SNS");
+    const CLIENT: (&str, &str) = ("Scorekeep", "client");
+
+    fn scorekeep() -> Vec<Value> {
+        let documents: Vec<Value> = serde_json::from_str(SCOREKEEP).expect("JSON");
         let spans: Vec<_> = documents
             .iter()
             .flat_map(|document| {
@@ -197,84 +201,74 @@ mod tests {
         for one in graph::contributions(&Trace::assemble(spans[0].trace, spans)) {
             totals.entry(one.key.clone()).or_default().add(&one);
         }
-        let services = services(&totals);
-        let find = |name: &str, kind: &str| {
+        services(&totals)
+    }
+
+    fn find<'s>(services: &'s [Value], (name, kind): (&str, &str)) -> &'s Value {
+        let is = |service: &&Value| service["Name"] == name && service["Type"] == kind;
+        services.iter().find(is).expect("the node is there")
+    }
+
+    fn check(statistics: &Value, seconds: f64) {
+        assert_eq!(statistics["TotalResponseTime"], json!(seconds));
+        assert_eq!(
+            (&statistics["TotalCount"], &statistics["OkCount"]),
+            (&json!(1), &json!(1))
+        );
+        assert_eq!(
+            statistics["ErrorStatistics"],
+            json!({"ThrottleCount": 0, "OtherCount": 0, "TotalCount": 0})
+        );
+        assert_eq!(
+            statistics["FaultStatistics"],
+            json!({"OtherCount": 0, "TotalCount": 0})
+        );
+    }
+
+    #[test]
+    fn the_scorekeep_trace_is_six_nodes_with_their_own_times() {
+        let services = scorekeep();
+        assert_eq!(services.len(), 6);
+        for (node, seconds) in [
+            (APP, 3.232),
+            (LAMBDA, 2.895),
+            (FUNCTION, 1.74),
+            (TABLE, 0.079),
+            (TOPIC, 0.959),
+        ] {
+            check(&find(&services, node)["SummaryStatistics"], seconds);
+        }
+        let client = find(&services, CLIENT);
+        assert!(client.get("SummaryStatistics").is_none() && client["State"] == "unknown");
+        assert!(find(&services, APP)["Root"] == true && find(&services, APP)["State"] == "active");
+        assert_eq!(find(&services, TOPIC)["State"], "unknown");
+    }
+
+    #[test]
+    fn the_scorekeep_trace_is_five_edges_with_their_callers_times() {
+        let services = scorekeep();
+        let edges = |service: &Value| service["Edges"].as_array().expect("a list").clone();
+        assert_eq!(
             services
                 .iter()
-                .find(|service| service["Name"] == name && service["Type"] == kind)
-                .expect("the node is there")
-        };
-        assert_eq!(services.len(), 6);
-        let edges: usize = services
-            .iter()
-            .map(|service| service["Edges"].as_array().map_or(0, Vec::len))
-            .sum();
-        assert_eq!(edges, 5);
-        for (name, kind, total) in [
-            ("Scorekeep", "AWS::ElasticBeanstalk::Environment", 3.232),
-            ("random-name", "AWS::Lambda", 2.895),
-            ("random-name", "AWS::Lambda::Function", 1.74),
-            ("scorekeep-user", "AWS::DynamoDB::Table", 0.079),
-            ("SNS", "AWS::SNS", 0.959),
+                .map(|service| edges(service).len())
+                .sum::<usize>(),
+            5
+        );
+        for (source, target, seconds) in [
+            (CLIENT, APP, 3.232),
+            (APP, LAMBDA, 2.943),
+            (LAMBDA, FUNCTION, 1.74),
+            (APP, TABLE, 0.079),
+            (FUNCTION, TOPIC, 0.959),
         ] {
-            let statistics = &find(name, kind)["SummaryStatistics"];
-            assert_eq!(
-                statistics["TotalResponseTime"],
-                json!(total),
-                "{name} {kind}"
-            );
-            assert_eq!(
-                (&statistics["TotalCount"], &statistics["OkCount"]),
-                (&json!(1), &json!(1)),
-                "{name} {kind}"
-            );
-        }
-        for (source, target, total) in [
-            (
-                ("Scorekeep", "client"),
-                ("Scorekeep", "AWS::ElasticBeanstalk::Environment"),
-                3.232,
-            ),
-            (
-                ("Scorekeep", "AWS::ElasticBeanstalk::Environment"),
-                ("random-name", "AWS::Lambda"),
-                2.943,
-            ),
-            (
-                ("random-name", "AWS::Lambda"),
-                ("random-name", "AWS::Lambda::Function"),
-                1.74,
-            ),
-            (
-                ("Scorekeep", "AWS::ElasticBeanstalk::Environment"),
-                ("scorekeep-user", "AWS::DynamoDB::Table"),
-                0.079,
-            ),
-            (
-                ("random-name", "AWS::Lambda::Function"),
-                ("SNS", "AWS::SNS"),
-                0.959,
-            ),
-        ] {
-            let target = &find(target.0, target.1)["ReferenceId"];
-            let edges = find(source.0, source.1)["Edges"]
-                .as_array()
-                .expect("a list");
+            let target = &find(&services, target)["ReferenceId"];
+            let edges = edges(find(&services, source));
             let edge = edges
                 .iter()
                 .find(|edge| &edge["ReferenceId"] == target)
                 .expect("the edge is there");
-            assert_eq!(
-                edge["SummaryStatistics"]["TotalResponseTime"],
-                json!(total),
-                "{source:?}"
-            );
-            assert_eq!(edge["SummaryStatistics"]["OkCount"], 1);
+            check(&edge["SummaryStatistics"], seconds);
         }
-        let client = find("Scorekeep", "client");
-        assert!(client.get("SummaryStatistics").is_none() && client["State"] == "unknown");
-        let root = find("Scorekeep", "AWS::ElasticBeanstalk::Environment");
-        assert!(root["Root"] == true && root["State"] == "active");
-        assert_eq!(find("SNS", "AWS::SNS")["State"], "unknown");
     }
 }

@@ -9,9 +9,9 @@ use serde_json::json;
 use crate::graph::CLIENT_TYPE;
 use crate::graph::Key;
 use crate::graph::Totals;
+use crate::graph::calls::type_rank;
 use crate::graph::counters::Counters;
 use crate::span::Node;
-use crate::span::PROXY_TYPE;
 use crate::span::UNKNOWN_TYPE;
 
 pub(super) fn collapsed(totals: &Totals) -> Value {
@@ -24,7 +24,7 @@ pub(super) fn collapsed(totals: &Totals) -> Value {
                     .entry(&node.name)
                     .or_insert((&node.kind, Counters::default()));
                 // Several types under one name are one party; the proxy's says least about it.
-                if rank(&node.kind) > rank(kind) {
+                if type_rank(&node.kind) > type_rank(kind) {
                     *kind = &node.kind;
                 }
                 sum.merge(counters);
@@ -55,15 +55,6 @@ pub(super) fn collapsed(totals: &Totals) -> Value {
         .map(|(source, target, counters)| edge(source, target, counters))
         .collect();
     json!({"nodes": nodes, "edges": edges})
-}
-
-fn rank(kind: &str) -> u8 {
-    match kind {
-        UNKNOWN_TYPE => 0,
-        "remote" => 1,
-        PROXY_TYPE => 2,
-        _ => 3,
-    }
 }
 
 pub(super) fn raw(totals: &Totals) -> Value {
@@ -145,6 +136,7 @@ mod tests {
     use super::*;
     use crate::graph::Contribution;
     use crate::span::Outcome;
+    use crate::span::PROXY_TYPE;
 
     fn count(totals: &mut Totals, key: Key, outcome: Outcome) {
         let one = Contribution {

@@ -115,7 +115,7 @@ fn day_graph(
     totals: &mut Totals,
 ) -> Result<(), StoreError> {
     let (first, last) = (minute(window.start_us), minute(window.end_us - 1));
-    let upper = last.checked_add(1).unwrap_or(u32::MAX).to_be_bytes();
+    let upper = last.saturating_add(1).to_be_bytes();
     let mut cut: HashMap<u32, BTreeSet<Key>> = HashMap::new();
     for pair in keyspaces.graph.range(first.to_be_bytes()..upper) {
         let (key, value) = pair.into_inner().map_err(reading)?;
@@ -267,13 +267,11 @@ fn newest(sources: &mut [Source]) -> Option<usize> {
     let mut best: Option<(usize, Vec<u8>)> = None;
     for (at, source) in sources.iter_mut().enumerate() {
         match source.places.peek() {
-            None => {}
             Some(Err(_)) => return Some(at),
-            Some(Ok((key, _))) => {
-                if best.as_ref().is_none_or(|(_, other)| key > other) {
-                    best = Some((at, key.clone()));
-                }
+            Some(Ok((key, _))) if best.as_ref().is_none_or(|(_, other)| key > other) => {
+                best = Some((at, key.clone()));
             }
+            Some(Ok(_)) | None => {}
         }
     }
     best.map(|(at, _)| at)

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Promises of the built `pillion-collector`, kept over its sockets.
+
+mod clients;
+mod collector;
+mod dashboard;
+mod garbage;
+mod losses;
+mod map;
+mod otlp;
+mod restart;
+mod settings;
+mod xray;
