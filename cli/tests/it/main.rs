@@ -5,6 +5,7 @@
     reason = "here an unwrap that fails is a test that fails"
 )]
 
+mod family;
 mod mesh_api;
 
 use std::path::PathBuf;

@@ -231,6 +231,30 @@ async fn a_proxy_gets_the_absolute_form() {
 }
 
 #[tokio::test]
+async fn an_https_target_is_held_to_the_authority_given() {
+    let (target, certificate) = Target::start_tls().await;
+    let ca = std::env::temp_dir().join(format!("pillion-loadtest-{}.pem", target.port()));
+    std::fs::write(&ca, certificate).unwrap();
+    let ca = ca.to_str().unwrap();
+    let (named, numbered) = (
+        format!("https://localhost:{}/", target.port()),
+        format!("https://127.0.0.1:{}/", target.port()),
+    );
+    let (code, _, errors) = report(&[&named, "--requests=3", "--ca", ca, "--http2"]).await;
+    assert_eq!((code, target.requests()), (0, 3), "{errors}");
+    let (code, _, errors) = report(&[&numbered, "--requests=3", "--ca", ca]).await;
+    assert_eq!(
+        (code, target.requests()),
+        (1, 3),
+        "the certificate does not name 127.0.0.1"
+    );
+    assert!(errors.contains("TLS handshake"), "{errors}");
+    let (code, _, errors) = report(&[&numbered, "--requests=3", "--insecure"]).await;
+    assert_eq!((code, target.requests()), (0, 6), "{errors}");
+    std::fs::remove_file(ca).unwrap();
+}
+
+#[tokio::test]
 async fn a_connection_closed_while_idle_is_replaced_without_a_failure() {
     let target = Target::start_closing_after_each().await;
     let url = target.url("/");

@@ -13,8 +13,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// From which request on, how many, and how long each waits for its answer.
 #[derive(Clone, Copy)]
@@ -68,6 +72,51 @@ impl Target {
         Self::serve(None, false).await
     }
 
+    /// An `https` target named `localhost`, and the certificate to trust.
+    pub(crate) async fn start_tls() -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let counts = Arc::new(Counts::default());
+        let shared = counts.clone();
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, counts) = (acceptor.clone(), shared.clone());
+                connections.spawn(async move {
+                    // A client that does not trust us ends the handshake.
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let answer = service_fn(move |request| {
+                        let counts = counts.clone();
+                        async move { answer(request, &counts, None).await }
+                    });
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    drop(builder.serve_connection(TokioIo::new(stream), answer).await);
+                });
+            }
+        });
+        let target = Self {
+            address,
+            counts,
+            _accepting: accepting,
+        };
+        (target, made.cert.pem())
+    }
+
     pub(crate) async fn start_stalling(stall: Stall) -> Self {
         Self::serve(Some(stall), false).await
     }
@@ -101,8 +150,7 @@ impl Target {
                             response
                         }
                     });
-                    let builder =
-                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let builder = auto::Builder::new(TokioExecutor::new());
                     let connection = builder.serve_connection(TokioIo::new(stream), answer);
                     let limit = async {
                         answered.notified().await;
@@ -124,6 +172,10 @@ impl Target {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub(crate) fn requests(&self) -> u64 {
