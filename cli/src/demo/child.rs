@@ -244,7 +244,10 @@ impl Family {
             lines,
         };
         let tending = tokio::spawn(async move {
-            if let Some(status) = tend(child, received).await {
+            // Traffic ends when it is over; its output tells whether it went well.
+            if let Some(status) = tend(child, received).await
+                && stage != Stage::Traffic
+            {
                 let status =
                     status.map_or_else(|cause| cause.to_string(), |status| status.to_string());
                 // Nobody listens any more once the demo is ending.
