@@ -27,7 +27,7 @@ use crate::demo::ports::Ports;
 use crate::demo::programs::Programs;
 use crate::demo::screen::Screen;
 use crate::demo::stage::Stagehand;
-use crate::demo::verdict::Report;
+use crate::demo::verdict::{Beginning, Report};
 
 /// How long a child may drain before it is killed.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -89,11 +89,12 @@ async fn perform(stagehand: &mut Stagehand, settings: &Demo) -> anyhow::Result<R
     stagehand.start_storefront().await?;
     stagehand.screen.welcome(stagehand.ports)?;
     loop {
+        let began = Beginning::now(stagehand.ports).await?;
         let measured = stagehand
             .drive_traffic(settings.rate, settings.length)
             .await?;
         if settings.length.is_some() {
-            return verdict::settle(stagehand.ports, &stagehand.screen, measured).await;
+            return verdict::settle(stagehand.ports, &stagehand.screen, measured, &began).await;
         }
         // The generator ends after a day at the most; the demo does not.
     }
@@ -101,7 +102,7 @@ async fn perform(stagehand: &mut Stagehand, settings: &Demo) -> anyhow::Result<R
 
 fn conclude(report: &Report, settings: &Demo, screen: &Screen) -> anyhow::Result<bool> {
     match settings.output {
-        Output::Json => writeln!(std::io::stdout(), "{}", report.to_json())?,
+        Output::Json => writeln!(std::io::stdout(), "{}", serde_json::to_string(report)?)?,
         Output::Text => {
             screen.table(&report.edges)?;
             screen.print(&report.sentence())?;

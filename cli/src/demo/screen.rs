@@ -63,8 +63,11 @@ impl Screen {
     }
 
     pub(crate) fn welcome(&self, ports: Ports) -> io::Result<()> {
-        self.print(&self.addresses(ports))?;
-        self.print(&self.commands(ports))
+        self.print(&format!(
+            "{}{}\n",
+            self.addresses(ports),
+            self.commands(ports)
+        ))
     }
 
     fn addresses(&self, ports: Ports) -> String {

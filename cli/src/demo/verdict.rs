@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::client;
 use crate::demo::load::{Latency, Measured};
@@ -20,10 +21,12 @@ use crate::demo::storefront::{MESH, WEIGHTS};
 
 /// The collector promises that the map is fresh within 15 seconds; a loaded machine gets more.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_secs(1);
+const STILL_TRUE: Duration = Duration::from_secs(1);
+const STILL_FALSE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(500);
 
-/// What the demo found.
-#[derive(Debug)]
+/// What the demo found. Serialized, it is the object that `--output json` prints.
+#[derive(Debug, Serialize)]
 pub(crate) struct Report {
     requests: u64,
     failures: u64,
@@ -31,20 +34,11 @@ pub(crate) struct Report {
     pub(crate) edges: Vec<Edge>,
     addresses: BTreeMap<String, String>,
     /// Empty when the map is what the traffic was.
+    #[serde(skip)]
     pub(crate) differences: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "requests": self.requests,
-            "failures": self.failures,
-            "latency": self.latency,
-            "edges": self.edges,
-            "addresses": self.addresses,
-        })
-    }
-
     pub(crate) fn sentence(&self) -> String {
         let Self {
             requests,
@@ -64,11 +58,29 @@ impl Report {
     }
 }
 
-/// Polls until the map is true twice in a row, so that nothing counted late can still spoil it, or time is up.
+/// How things stood before the traffic: later the map is asked from then on, and the weights are checked only if nobody
+/// has changed them meanwhile.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    at: SystemTime,
+    route_version: Value,
+}
+
+impl Beginning {
+    pub(crate) async fn now(ports: Ports) -> anyhow::Result<Self> {
+        Ok(Self {
+            route_version: route_version(ports).await?,
+            at: SystemTime::now(),
+        })
+    }
+}
+
+/// Waits until the map has settled, and says what it is and whether that is what the traffic was.
 pub(crate) async fn settle(
     ports: Ports,
     screen: &Screen,
     measured: Measured,
+    began: &Beginning,
 ) -> anyhow::Result<Report> {
     screen.step("waiting until the map has settled");
     if let Some(cause) = &measured.last_error {
@@ -77,21 +89,13 @@ pub(crate) async fn settle(
             measured.failures, measured.requests
         ));
     }
-    let traffic = look_back(ports, &measured).await?;
+    let traffic = look_back(ports, &measured, began).await?;
     if traffic.weights.is_none() {
         screen.note("the catalog's route was changed meanwhile; its weights are not checked");
     }
-    let deadline = tokio::time::Instant::now() + SETTLED_WITHIN;
-    let mut true_before = false;
-    let (edges, mut differences) = loop {
-        let edges = fetch(ports).await?;
-        let differences = map::differences(&edges, &traffic);
-        if (differences.is_empty() && true_before) || tokio::time::Instant::now() >= deadline {
-            break (edges, differences);
-        }
-        true_before = differences.is_empty();
-        tokio::time::sleep(POLL).await;
-    };
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    let edges = watch_settle(ports, &traffic, began, deadline).await?;
+    let mut differences = map::differences(&edges, &traffic);
     differences.extend(miss_in_trace(ports, &traffic, deadline).await?);
     Ok(Report {
         requests: measured.requests,
@@ -103,17 +107,43 @@ pub(crate) async fn settle(
     })
 }
 
-async fn look_back(ports: Ports, measured: &Measured) -> anyhow::Result<Traffic> {
+/// Until the map is true and still, so that nothing counted late can spoil it; one that is not true gets longer to
+/// become so.
+async fn watch_settle(
+    ports: Ports,
+    traffic: &Traffic,
+    began: &Beginning,
+    deadline: Instant,
+) -> anyhow::Result<Vec<Edge>> {
+    let mut edges = fetch(ports, began.at).await?;
+    let mut changed = Instant::now();
+    loop {
+        let stillness = if map::differences(&edges, traffic).is_empty() {
+            STILL_TRUE
+        } else {
+            STILL_FALSE
+        };
+        if changed.elapsed() >= stillness || Instant::now() >= deadline {
+            return Ok(edges);
+        }
+        tokio::time::sleep(POLL).await;
+        let now = fetch(ports, began.at).await?;
+        if now != edges {
+            (edges, changed) = (now, Instant::now());
+        }
+    }
+}
+
+async fn look_back(
+    ports: Ports,
+    measured: &Measured,
+    began: &Beginning,
+) -> anyhow::Result<Traffic> {
     let mut counted = BTreeMap::new();
     for (place, name) in NODES.iter().enumerate() {
         counted.insert(*name, counts(ports.node(place).app).await?);
     }
-    let path = format!("/v20190125/meshes/{MESH}/virtualRouter/catalog/routes/catalog");
-    let answer = client::call(Method::GET, &ports.api().to_string(), &path, None).await?;
-    let route = answer
-        .json()
-        .with_context(|| format!("GET {path}: {}", answer.text()))?;
-    let untouched = route["metadata"]["version"] == 1;
+    let untouched = route_version(ports).await? == began.route_version;
     Ok(Traffic {
         sent: measured.requests - measured.failures_by_kind.connect,
         counted,
@@ -121,17 +151,28 @@ async fn look_back(ports: Ports, measured: &Measured) -> anyhow::Result<Traffic>
     })
 }
 
+async fn route_version(ports: Ports) -> anyhow::Result<Value> {
+    let path = format!("/v20190125/meshes/{MESH}/virtualRouter/catalog/routes/catalog");
+    let answer = client::call(Method::GET, &ports.api().to_string(), &path, None).await?;
+    let route = answer
+        .json()
+        .with_context(|| format!("GET {path}: {}", answer.text()))?;
+    Ok(route["metadata"]["version"].clone())
+}
+
 #[derive(Deserialize)]
 struct Map {
     edges: Vec<Edge>,
 }
 
-async fn fetch(ports: Ports) -> anyhow::Result<Vec<Edge>> {
-    let now = SystemTime::now()
+/// The map of this run alone: a store kept with `--data-dir` holds earlier ones too.
+async fn fetch(ports: Ports, since: SystemTime) -> anyhow::Result<Vec<Edge>> {
+    let start = since.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let end = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)?
-        .as_secs();
-    // The store is as old as the demo, or the user's own; a day holds all of this run.
-    let path = format!("/pillion/v1/map?start={}&end={}", now - 24 * 3600, now + 1);
+        .as_secs()
+        + 1;
+    let path = format!("/pillion/v1/map?start={start}&end={end}");
     let answer = client::call(Method::GET, &ports.collector().to_string(), &path, None).await?;
     ensure!(
         answer.status == StatusCode::OK,
@@ -147,7 +188,7 @@ async fn fetch(ports: Ports) -> anyhow::Result<Vec<Edge>> {
 async fn miss_in_trace(
     ports: Ports,
     traffic: &Traffic,
-    deadline: tokio::time::Instant,
+    deadline: Instant,
 ) -> anyhow::Result<Option<String>> {
     if traffic.sent == 0 {
         return Ok(None);
@@ -172,7 +213,7 @@ async fn miss_in_trace(
             .json()
             .with_context(|| format!("POST /Traces: {}", answer.text()))?;
         let miss = missing(&answer, &segment).map(|what| format!("trace {trace}: {what}"));
-        if miss.is_none() || tokio::time::Instant::now() >= deadline {
+        if miss.is_none() || Instant::now() >= deadline {
             return Ok(miss);
         }
         tokio::time::sleep(POLL).await;

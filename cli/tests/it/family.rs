@@ -41,6 +41,7 @@ impl Stage {
         let mut command = Command::new(self.0.path().join("pillion"));
         command
             .args(["demo", "--port-base", "0"])
+            .env("TMPDIR", self.0.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         command.spawn().unwrap()
