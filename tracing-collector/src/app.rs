@@ -131,6 +131,7 @@ pub async fn start(config: &Config) -> Result<App, StartError> {
     let (pipeline, writer) = pipeline::start(
         Arc::clone(&store),
         metrics.clone(),
+        admin.clone(),
         config.settle,
         unsettled,
     );

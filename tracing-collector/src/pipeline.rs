@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use pillion_runtime::admin::Admin;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
@@ -120,12 +121,16 @@ pub(crate) struct Writer {
     metrics: Metrics,
     waiting: Waiting,
     room: Arc<Semaphore>,
+    admin: Admin,
+    /// Whether the last append succeeded.
+    healthy: bool,
 }
 
 /// `unsettled` are traces left over from the last run.
 pub(crate) fn start(
     store: Arc<dyn Store>,
     metrics: Metrics,
+    admin: Admin,
     settle: Duration,
     unsettled: Vec<TraceId>,
 ) -> (Pipeline, Writer) {
@@ -149,6 +154,8 @@ pub(crate) fn start(
             metrics,
             waiting,
             room,
+            admin,
+            healthy: true,
         },
     )
 }
@@ -179,6 +186,10 @@ impl Writer {
 
     async fn append(&mut self, batches: Vec<Batch>) {
         let store = Arc::clone(&self.store);
+        let owed: Vec<(Source, usize)> = batches
+            .iter()
+            .map(|batch| (batch.source, batch.units))
+            .collect();
         let joined = spawn_blocking(move || {
             let mut batches = batches;
             let spans: Vec<Span> = batches
@@ -194,27 +205,32 @@ impl Writer {
         .await;
         let Ok((batches, traces, result)) = joined else {
             tracing::error!("the store panicked; its batch was not acknowledged");
+            owed.into_iter()
+                .for_each(|(source, units)| self.not_stored(source, units));
             return;
         };
-        if let Err(error) = &result {
-            tracing::error!(%error, batches = batches.len(), "spans were not stored");
-        } else {
-            let now = Instant::now();
-            for trace in traces {
-                self.waiting.arrived(trace, now);
+        match &result {
+            Ok(()) => {
+                let now = Instant::now();
+                for trace in traces {
+                    self.waiting.arrived(trace, now);
+                }
             }
+            Err(error) => {
+                tracing::error!(
+                    %error, batches = batches.len(),
+                    "spans were not stored; see that --store has room, and restart if this goes on"
+                );
+            }
+        }
+        if self.healthy != result.is_ok() {
+            self.healthy = result.is_ok();
+            self.admin.set_ready(self.healthy);
         }
         for batch in batches {
             match &result {
                 Ok(()) => self.metrics.stored(batch.source, batch.units),
-                // A datagram's sender cannot be told.
-                Err(_) if batch.source == Source::XrayUdp => {
-                    self.metrics
-                        .dropped(batch.source, Reason::Store, batch.units);
-                }
-                Err(_) => self
-                    .metrics
-                    .rejected(batch.source, Reason::Store, batch.units),
+                Err(_) => self.not_stored(batch.source, batch.units),
             }
             if batch.done.send(result.clone()).is_err() {
                 tracing::trace!("a sender did not wait for its answer");
@@ -222,6 +238,15 @@ impl Writer {
         }
         let free = self.room.available_permits() * UNIT;
         self.metrics.queue_bytes.set((QUEUE_BYTES - free) as i64);
+    }
+
+    /// A datagram's sender cannot be told.
+    fn not_stored(&self, source: Source, units: usize) {
+        if source == Source::XrayUdp {
+            self.metrics.dropped(source, Reason::Store, units);
+        } else {
+            self.metrics.rejected(source, Reason::Store, units);
+        }
     }
 
     async fn settle(&mut self) {
@@ -358,8 +383,18 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// One that has no room.
+    pub(crate) fn full() -> Pipeline {
+        let (queue, _) = mpsc::channel(1);
+        Pipeline {
+            queue,
+            room: Arc::new(Semaphore::new(0)),
+            metrics: Metrics::new(),
+        }
+    }
 
     const SETTLE: Duration = Duration::from_secs(15);
 

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -14,11 +15,15 @@ use http_body_util::LengthLimitError;
 use http_body_util::Limited;
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 /// On the wire, and again inflated: a batch of an SDK is far below, a bomb is far above.
 pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
-/// Bodies being read at once, per door.
+/// Bodies being read at once, per door, and how long another waits for its turn.
 const AT_ONCE: usize = 32;
+const TURN: Duration = Duration::from_secs(1);
+/// A body that takes longer is held back on purpose, or will be sent again anyway.
+const WHOLE_BODY: Duration = Duration::from_secs(30);
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +36,7 @@ pub(super) enum BodyError {
     NotGzip(std::io::Error),
     #[error("content-encoding {0:?} is not supported; send gzip or none")]
     Encoding(String),
-    #[error("the body broke off")]
+    #[error("the body broke off, or took longer than {} seconds", WHOLE_BODY.as_secs())]
     BrokeOff,
     #[error("too many requests are being read; try again in a second")]
     Busy,
@@ -46,13 +51,16 @@ impl Reading {
         Reading(Arc::new(Semaphore::new(AT_ONCE)))
     }
 
-    fn enter(&self) -> Result<SemaphorePermit<'_>, BodyError> {
-        self.0.try_acquire().map_err(|_| BodyError::Busy)
+    async fn enter(&self) -> Result<SemaphorePermit<'_>, BodyError> {
+        match timeout(TURN, self.0.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(BodyError::Busy),
+        }
     }
 
     /// The whole body, inflated.
     pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, BodyError> {
-        let _place = self.enter()?;
+        let _place = self.enter().await?;
         let gzip = match headers
             .get(CONTENT_ENCODING)
             .map(|value| value.to_str().unwrap_or("?"))
@@ -61,7 +69,8 @@ impl Reading {
             Some(value) if value.eq_ignore_ascii_case("gzip") => true,
             Some(other) => return Err(BodyError::Encoding(other.to_owned())),
         };
-        let collected = Limited::new(body, MAX_BODY).collect().await;
+        let collected = timeout(WHOLE_BODY, Limited::new(body, MAX_BODY).collect()).await;
+        let collected = collected.map_err(|_| BodyError::BrokeOff)?;
         let bytes = collected.map_err(|error| {
             if error.downcast_ref::<LengthLimitError>().is_some() {
                 BodyError::TooLarge

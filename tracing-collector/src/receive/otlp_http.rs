@@ -16,6 +16,7 @@ use http::header::RETRY_AFTER;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::metrics::Reason;
@@ -119,9 +120,38 @@ fn decode(form: Form, bytes: &Bytes) -> Result<ExportTraceServiceRequest, String
     match form {
         Form::Protobuf => ExportTraceServiceRequest::decode(bytes.clone())
             .map_err(|error| format!("the body is no protobuf ExportTraceServiceRequest: {error}")),
-        Form::Json => serde_json::from_slice(bytes).map_err(|error| {
-            format!("the body is no OTLP JSON ExportTraceServiceRequest: {error}")
-        }),
+        Form::Json => serde_json::from_slice(bytes)
+            .or_else(|error| lenient(bytes).ok_or(error))
+            .map_err(|error| {
+                format!("the body is no OTLP JSON ExportTraceServiceRequest: {error}")
+            }),
+    }
+}
+
+/// Proto3 JSON allows null for anything that is not set, and leaves out empty lists; the generated types know neither.
+/// Tried second, for few senders write so.
+fn lenient(bytes: &[u8]) -> Option<ExportTraceServiceRequest> {
+    let mut value: Value = serde_json::from_slice(bytes).ok()?;
+    normalize(&mut value);
+    serde_json::from_value(value).ok()
+}
+
+fn normalize(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            for (name, member) in members {
+                if let (Some(list), true) = (
+                    member.as_object_mut(),
+                    name == "arrayValue" || name == "kvlistValue",
+                ) {
+                    list.entry("values").or_insert_with(|| json!([]));
+                }
+                normalize(member);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(normalize),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -186,4 +216,48 @@ fn error(form: Form, status: StatusCode, message: &str) -> Response {
             .insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::pipeline;
+
+    #[tokio::test]
+    async fn a_full_queue_is_429_with_retry_after_and_is_counted() {
+        let pipeline = pipeline::tests::full();
+        let metrics = pipeline.metrics().clone();
+        let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": [{
+            "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "op",
+            "startTimeUnixNano": "1", "endTimeUnixNano": "2"}]}]}]});
+        let request = Request::post("/v1/traces")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()));
+        let answer = router(pipeline)
+            .oneshot(request.expect("a request"))
+            .await
+            .expect("an answer");
+        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        let counts = &metrics.stats()["sources"]["otlp_http"];
+        assert_eq!(
+            (&counts["received"], &counts["rejected"]),
+            (&json!(1), &json!({"queue_full": 1}))
+        );
+    }
+
+    #[test]
+    fn nulls_and_empty_lists_left_out_are_json_as_proto3_allows_it() {
+        let bytes = Bytes::from(
+            json!({"resourceSpans": [{"resource": null, "scopeSpans": [{"spans": [{
+                "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "parentSpanId": null,
+                "name": "op", "attributes": [{"key": "a", "value": {"arrayValue": {}}}]}]}]}]})
+            .to_string(),
+        );
+        let request = decode(Form::Json, &bytes).expect("readable");
+        assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "op");
+    }
 }
