@@ -8,7 +8,6 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use axum::response::Response;
 use http::HeaderName;
 use http::HeaderValue;
@@ -65,15 +64,27 @@ impl Api {
             .route("/", axum::routing::get(about))
             .fallback(answer)
             .with_state(Arc::new(self))
+            .layer(axum::middleware::map_response(stamp))
     }
 }
 
-async fn about() -> impl IntoResponse {
+async fn about() -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "Pillion control plane {version}: the AWS App Mesh API (2019-01-25) is under {}/\n",
         call::PREFIX
     )
+}
+
+/// SDKs show the id to people who ask what became of a request; where none was logged, a fresh one does.
+async fn stamp(mut response: Response) -> Response {
+    if !response.headers().contains_key(REQUEST_ID) {
+        let id = HeaderValue::from_str(&Uuid::new_v4().to_string());
+        response
+            .headers_mut()
+            .insert(REQUEST_ID, id.expect("a UUID is hex digits and hyphens"));
+    }
+    response
 }
 
 async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {

@@ -118,7 +118,7 @@ fn client_token(body: &Map<String, Value>, problems: &mut Vec<Problem>) -> Optio
 mod tests {
     use super::*;
 
-    fn body(document: Value) -> Map<String, Value> {
+    fn body(document: &Value) -> Map<String, Value> {
         document.as_object().expect("an object").clone()
     }
 
@@ -126,7 +126,7 @@ mod tests {
     fn every_problem_of_a_create_comes_at_once() {
         let found = creation(
             Kind::VirtualNode,
-            &body(json!({"virtualNodeName": 7, "clientToken": "a b", "extra": 1, "tags": [{"key": "k"}]})),
+            &body(&json!({"virtualNodeName": 7, "clientToken": "a b", "extra": 1, "tags": [{"key": "k"}]})),
         )
         .expect_err("five problems");
         let mut paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
@@ -145,16 +145,16 @@ mod tests {
 
     #[test]
     fn a_mesh_needs_no_spec() {
-        let mesh = creation(Kind::Mesh, &body(json!({"meshName": "m"}))).expect("valid");
+        let mesh = creation(Kind::Mesh, &body(&json!({"meshName": "m"}))).expect("valid");
         assert_eq!(mesh.spec.to_value(), json!({}));
-        let update = revision(Kind::Mesh, &body(json!({}))).expect("valid");
+        let update = revision(Kind::Mesh, &body(&json!({}))).expect("valid");
         assert!(update.spec.is_none());
     }
 
     #[test]
     fn an_update_takes_no_tags_and_needs_a_spec() {
         let found =
-            revision(Kind::VirtualRouter, &body(json!({"tags": []}))).expect_err("two problems");
+            revision(Kind::VirtualRouter, &body(&json!({"tags": []}))).expect_err("two problems");
         let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["tags", "spec"]);
     }

@@ -179,7 +179,8 @@ impl From<Refusal> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
-        let message = format!("{error}; nothing was changed, send the request again after that");
+        let message =
+            format!("{error}; nothing was changed, so send the request again once that is done");
         ApiError {
             inner: Some(Box::new(error)),
             ..ApiError::new(ErrorType::ServiceUnavailable, message)

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The control plane from outside: the built binary over HTTP, and the contract of its store.
+
+mod clients;
+mod control_plane;
+mod durability;
+mod envoy;
+mod golden;
+mod http;
+mod idempotency;
+mod lifecycle;
+mod listing;
+mod process;
+mod refusals;
+mod shop;
+mod store_contract;
+mod tagging;
+mod xds;
