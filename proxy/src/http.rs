@@ -1,2 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! HTTP on the data path: server, stack of layers, client.
+//! HTTP on the data path: `server` takes requests off a connection and gives answers back, `stack` lists the layers
+//! between, `client` sends to an endpoint over pooled connections.
+
+pub mod body;
+pub mod client;
+pub mod executor;
+pub mod head;
+pub mod pool;
+pub mod replay;
+pub mod server;
+pub mod stack;
+pub mod tunnel;

@@ -2,19 +2,25 @@
 //! The L7 sidecar and gateway as a library, so that `main.rs` stays a page and tests reach the parts. Arrows run
 //! `main → app → doors (listener, xds, admin) → rooms (http, layer, cluster, tcp) → ground (snapshot, metrics, error)`.
 
+pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod cluster;
 pub mod config;
+pub mod connect;
 pub mod error;
+pub mod exchange;
 pub mod http;
 pub mod identity;
 pub mod layer;
 pub mod listener;
 pub mod metrics;
+pub mod propagation;
 pub mod route;
 pub mod snapshot;
 pub mod state;
+pub mod stream;
 pub mod tcp;
 pub mod tls;
+pub mod worker;
 pub mod xds;

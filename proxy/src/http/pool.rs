@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Upstream connections of one worker, by endpoint: idle HTTP/1.1 connections, shared HTTP/2 connections. Connections
+//! are driven by local tasks; limits are the cluster's and hold over all workers. Called by `http::client` only.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use foldhash::HashMap;
+use hyper::client::conn::http1;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::sync::Notify;
+
+use super::body::Body;
+use super::executor::LocalExecutor;
+use super::executor::spawn;
+use crate::cluster::Cluster;
+use crate::cluster::Endpoint;
+use crate::connect;
+use crate::connect::ConnectError;
+use crate::metrics::Metrics;
+use crate::stream::Stream;
+
+/// Streams on one HTTP/2 connection before another is opened; what peers commonly allow.
+const STREAMS: u32 = 100;
+/// Small stream windows under a large connection window: a slow reader holds little, and h2's budget for small frames
+/// (half the connection window) is never spent by streams that stand still.
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes a stream may have waiting to be written.
+pub const SEND_BUFFER: usize = 64 * 1024;
+/// Between sweeps of idle connections.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A connection that could not be had.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// A limit of the cluster.
+    Overflow,
+    /// No connection came about.
+    Connect(ConnectError),
+}
+
+/// A connection for one request.
+pub enum Sender {
+    /// For this request alone.
+    Http1(http1::SendRequest<Body>),
+    /// Shared with others.
+    Http2(Rc<Shared2>),
+}
+
+/// A sender, and whether its connection served before: then the peer may have closed it meanwhile.
+pub struct Checkout {
+    /// The sender.
+    pub sender: Sender,
+    /// Not new.
+    pub reused: bool,
+}
+
+/// An HTTP/2 connection.
+pub struct Shared2 {
+    /// Clones send on it.
+    pub sender: http2::SendRequest<Body>,
+    active: Cell<u32>,
+}
+
+impl Shared2 {
+    /// One stream more, until the guard goes.
+    pub fn enter(self: &Rc<Shared2>) -> StreamGuard {
+        self.active.set(self.active.get() + 1);
+        StreamGuard(Rc::clone(self))
+    }
+}
+
+/// A stream under way.
+pub struct StreamGuard(Rc<Shared2>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+    }
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
+/// Connections to one endpoint.
+pub struct Pool {
+    cluster: Arc<Cluster>,
+    endpoint: std::sync::Weak<Endpoint>,
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Rc<Shared2>>>,
+    opening: RefCell<Option<Rc<Opening>>>,
+    waiting: Cell<u32>,
+    returned: Notify,
+}
+
+/// An HTTP/2 connection coming about, which others wait for.
+#[derive(Default)]
+struct Opening {
+    done: crate::exchange::Event,
+    failed: RefCell<Option<ConnectError>>,
+}
+
+/// All pools of one worker.
+pub struct Pools {
+    worker: usize,
+    metrics: Metrics,
+    pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    sweeping: Cell<bool>,
+}
+
+impl Pools {
+    /// None yet.
+    pub fn new(worker: usize, metrics: Metrics) -> Rc<Pools> {
+        let pools = RefCell::new(HashMap::default());
+        Rc::new(Pools {
+            worker,
+            metrics,
+            pools,
+            sweeping: Cell::new(false),
+        })
+    }
+
+    /// The pool of an endpoint.
+    pub fn of(self: &Rc<Pools>, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
+        if let Some(pool) = self.pools.borrow().get(&endpoint.id) {
+            // A newer cluster value may carry newer TLS: new connections must use it.
+            if Arc::ptr_eq(&pool.cluster, cluster) {
+                return Rc::clone(pool);
+            }
+        }
+        let mut pools = self.pools.borrow_mut();
+        let before = pools.get(&endpoint.id);
+        let pool = Rc::new(Pool {
+            cluster: Arc::clone(cluster),
+            endpoint: Arc::downgrade(endpoint),
+            idle: RefCell::new(before.map(|before| before.idle.take()).unwrap_or_default()),
+            shared: RefCell::new(
+                before
+                    .map(|before| before.shared.take())
+                    .unwrap_or_default(),
+            ),
+            opening: RefCell::new(None),
+            waiting: Cell::new(0),
+            returned: Notify::new(),
+        });
+        pools.insert(endpoint.id, Rc::clone(&pool));
+        if !self.sweeping.replace(true) {
+            spawn(&self.metrics, sweep(Rc::downgrade(self)));
+        }
+        pool
+    }
+
+    /// A connection for one HTTP/1.1 request.
+    pub async fn acquire1(
+        &self,
+        pool: &Rc<Pool>,
+        addr: std::net::SocketAddr,
+    ) -> Result<Checkout, AcquireError> {
+        if let Some(sender) = pool.pop() {
+            return Ok(Checkout {
+                sender: Sender::Http1(sender),
+                reused: true,
+            });
+        }
+        let _pending = self.pending(pool)?;
+        let state = &pool.cluster.state;
+        loop {
+            let freed = state.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if state.stats.connections.try_enter() {
+                let guard = ConnectionGuard::new(pool, self.worker);
+                let sender = self
+                    .open1(pool, addr, guard)
+                    .await
+                    .map_err(AcquireError::Connect)?;
+                return Ok(Checkout {
+                    sender: Sender::Http1(sender),
+                    reused: false,
+                });
+            }
+            state.stats.parts.at(self.worker).counts.cx_overflow.inc();
+            let _waiting = Waiting::new(pool);
+            tokio::select! {
+                () = freed => {}
+                () = pool.returned.notified() => {}
+            }
+            if let Some(sender) = pool.pop() {
+                return Ok(Checkout {
+                    sender: Sender::Http1(sender),
+                    reused: true,
+                });
+            }
+        }
+    }
+
+    /// A shared HTTP/2 connection with room for a stream.
+    pub async fn acquire2(
+        &self,
+        pool: &Rc<Pool>,
+        addr: std::net::SocketAddr,
+    ) -> Result<Checkout, AcquireError> {
+        if let Some(shared) = pool.with_room() {
+            return Ok(Checkout {
+                sender: Sender::Http2(shared),
+                reused: true,
+            });
+        }
+        let _pending = self.pending(pool)?;
+        loop {
+            let opening = pool.opening.borrow().clone();
+            let Some(opening) = opening else {
+                return self.open2(pool, addr).await;
+            };
+            opening.done.wait().await;
+            if let Some(error) = opening.failed.borrow().clone() {
+                return Err(AcquireError::Connect(error));
+            }
+            if let Some(shared) = pool.with_room() {
+                return Ok(Checkout {
+                    sender: Sender::Http2(shared),
+                    reused: false,
+                });
+            }
+        }
+    }
+
+    fn pending(&self, pool: &Rc<Pool>) -> Result<PendingGuard, AcquireError> {
+        let stats = &pool.cluster.state.stats;
+        let counts = &stats.parts.at(self.worker).counts;
+        if !stats.pending.try_enter() {
+            counts.rq_pending_overflow.inc();
+            return Err(AcquireError::Overflow);
+        }
+        counts.rq_pending_total.inc();
+        Ok(PendingGuard(Arc::clone(&pool.cluster)))
+    }
+
+    async fn open1(
+        &self,
+        pool: &Rc<Pool>,
+        addr: std::net::SocketAddr,
+        guard: ConnectionGuard,
+    ) -> Result<http1::SendRequest<Body>, ConnectError> {
+        let stream = connect::dial(&pool.cluster, addr, self.worker).await?;
+        let (sender, connection) = http1::Builder::new()
+            .handshake::<TokioIo<Stream>, Body>(TokioIo::new(stream))
+            .await
+            .map_err(|source| ConnectError::Http {
+                endpoint: addr,
+                source: Arc::new(source),
+            })?;
+        guard.counts().cx_http1_total.inc();
+        spawn(&self.metrics, async move {
+            // Its error reaches the request through the sender; here only the count matters.
+            let ended = connection.with_upgrades().await;
+            tracing::trace!(?ended, "upstream HTTP/1.1 connection ended");
+            drop(guard);
+        });
+        Ok(sender)
+    }
+
+    async fn open2(
+        &self,
+        pool: &Rc<Pool>,
+        addr: std::net::SocketAddr,
+    ) -> Result<Checkout, AcquireError> {
+        let opening = OpeningGuard::new(pool);
+        let state = &pool.cluster.state;
+        if !state.stats.connections.try_enter() {
+            state.stats.parts.at(self.worker).counts.cx_overflow.inc();
+            return Err(AcquireError::Overflow);
+        }
+        let guard = ConnectionGuard::new(pool, self.worker);
+        match self.handshake2(pool, addr, guard).await {
+            Ok(shared) => {
+                pool.shared.borrow_mut().push(Rc::clone(&shared));
+                drop(opening);
+                Ok(Checkout {
+                    sender: Sender::Http2(shared),
+                    reused: false,
+                })
+            }
+            Err(error) => {
+                opening.fail(error.clone());
+                Err(AcquireError::Connect(error))
+            }
+        }
+    }
+
+    async fn handshake2(
+        &self,
+        pool: &Rc<Pool>,
+        addr: std::net::SocketAddr,
+        guard: ConnectionGuard,
+    ) -> Result<Rc<Shared2>, ConnectError> {
+        let stream = connect::dial(&pool.cluster, addr, self.worker).await?;
+        let (sender, connection) = http2::Builder::new(LocalExecutor::new(self.metrics.clone()))
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(64 * 1024)
+            .handshake::<TokioIo<Stream>, Body>(TokioIo::new(stream))
+            .await
+            .map_err(|source| ConnectError::Http {
+                endpoint: addr,
+                source: Arc::new(source),
+            })?;
+        guard.counts().cx_http2_total.inc();
+        spawn(&self.metrics, async move {
+            let ended = connection.await;
+            tracing::trace!(?ended, "upstream HTTP/2 connection ended");
+            drop(guard);
+        });
+        Ok(Rc::new(Shared2 {
+            sender,
+            active: Cell::new(0),
+        }))
+    }
+}
+
+impl Pool {
+    fn pop(&self) -> Option<http1::SendRequest<Body>> {
+        let limit = self.cluster.idle_timeout();
+        let mut idle = self.idle.borrow_mut();
+        while let Some(last) = idle.pop() {
+            if last.sender.is_ready() && last.since.elapsed() < limit {
+                return Some(last.sender);
+            }
+        }
+        None
+    }
+
+    fn with_room(&self) -> Option<Rc<Shared2>> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.sender.is_closed());
+        shared
+            .iter()
+            .filter(|connection| connection.active.get() < STREAMS)
+            .min_by_key(|connection| connection.active.get())
+            .cloned()
+    }
+
+    /// Takes a connection back after a clean exchange.
+    pub fn put_back(self: &Rc<Pool>, mut sender: http1::SendRequest<Body>, metrics: &Metrics) {
+        if sender.is_ready() {
+            self.keep(sender);
+        } else if !sender.is_closed() {
+            // hyper has seen the end of the response but not yet turned round: a moment, seldom more.
+            let pool = Rc::clone(self);
+            spawn(metrics, async move {
+                if sender.ready().await.is_ok() {
+                    pool.keep(sender);
+                }
+            });
+        }
+    }
+
+    fn keep(&self, sender: http1::SendRequest<Body>) {
+        let state = &self.cluster.state;
+        // At the limit a connection that nobody here waits for is in another worker's way.
+        if self.waiting.get() == 0
+            && state.stats.connections.is_open()
+            && state.stats.pending.now() > 0
+        {
+            return;
+        }
+        self.idle.borrow_mut().push(Idle {
+            sender,
+            since: Instant::now(),
+        });
+        self.returned.notify_one();
+    }
+}
+
+struct Waiting<'p>(&'p Rc<Pool>);
+
+impl<'p> Waiting<'p> {
+    fn new(pool: &'p Rc<Pool>) -> Waiting<'p> {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Waiting(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+struct PendingGuard(Arc<Cluster>);
+
+impl Drop for PendingGuard {
+    fn drop(&mut self) {
+        self.0.state.stats.pending.leave();
+    }
+}
+
+/// A connection that counts, from before its connect to after its end.
+struct ConnectionGuard {
+    cluster: Arc<Cluster>,
+    worker: usize,
+}
+
+impl ConnectionGuard {
+    /// Of a connection that has entered the limit.
+    fn new(pool: &Rc<Pool>, worker: usize) -> ConnectionGuard {
+        let guard = ConnectionGuard {
+            cluster: Arc::clone(&pool.cluster),
+            worker,
+        };
+        guard.counts().cx_active.inc();
+        guard
+    }
+
+    fn counts(&self) -> &crate::metrics::ClusterShard {
+        &self.cluster.state.stats.parts.at(self.worker).counts
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let counts = self.counts();
+        counts.cx_active.dec();
+        counts.cx_destroy.inc();
+        self.cluster.state.stats.connections.leave();
+        self.cluster.state.freed.notify_one();
+    }
+}
+
+/// Whoever opens an HTTP/2 connection, so that others wait for it; gone, however it ends.
+struct OpeningGuard<'p> {
+    pool: &'p Rc<Pool>,
+    opening: Rc<Opening>,
+}
+
+impl<'p> OpeningGuard<'p> {
+    fn new(pool: &'p Rc<Pool>) -> OpeningGuard<'p> {
+        let opening = Rc::new(Opening::default());
+        pool.opening.replace(Some(Rc::clone(&opening)));
+        OpeningGuard { pool, opening }
+    }
+
+    fn fail(&self, error: ConnectError) {
+        self.opening.failed.replace(Some(error));
+    }
+}
+
+impl Drop for OpeningGuard<'_> {
+    fn drop(&mut self) {
+        self.pool.opening.replace(None);
+        self.opening.done.set();
+    }
+}
+
+/// Closes what has been idle too long, and forgets pools of endpoints that are gone, as long as there are pools.
+async fn sweep(pools: Weak<Pools>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(pools) = pools.upgrade() else { return };
+        let mut all = pools.pools.borrow_mut();
+        all.retain(|_, pool| {
+            let limit = pool.cluster.idle_timeout();
+            let wanted = pool.waiting.get() == 0 && pool.cluster.state.stats.connections.is_open();
+            pool.idle
+                .borrow_mut()
+                .retain(|idle| !wanted && idle.sender.is_ready() && idle.since.elapsed() < limit);
+            pool.shared
+                .borrow_mut()
+                .retain(|connection| !connection.sender.is_closed());
+            pool.endpoint.strong_count() > 0
+        });
+        if all.is_empty() {
+            pools.sweeping.set(false);
+            return;
+        }
+    }
+}

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One downstream connection: hyper in, canonical requests down the stack, answers back. The one place where an error
+//! becomes a response.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::Version;
+use http::header;
+use http::request;
+use http::uri::Authority;
+use http::uri::PathAndQuery;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::server::conn::http2;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+
+use super::body::Body;
+use super::body::Received;
+use super::body::Tracked;
+use super::executor::LocalExecutor;
+use super::head;
+use super::head::HeadError;
+use super::head::Target;
+use super::pool;
+use super::stack::HttpService;
+use super::tunnel;
+use super::tunnel::Tunnels;
+use crate::error::Failure;
+use crate::error::Fault;
+use crate::error::Flags;
+use crate::error::Retry;
+use crate::error::grpc_status;
+use crate::exchange::Asked;
+use crate::exchange::Call;
+use crate::exchange::Connection;
+use crate::exchange::Door;
+use crate::exchange::EndGuard;
+use crate::exchange::Exchange;
+use crate::layer;
+use crate::route::condition::is_grpc;
+use crate::route::path;
+use crate::stream::Stream;
+use crate::worker::Stage;
+use crate::worker::Worker;
+
+/// Streams a caller may have open on one connection.
+const STREAMS: u32 = 100;
+/// Bytes of a header list, both versions.
+const HEADERS: usize = 64 * 1024;
+
+/// An upgrade that the connection manager does not pass on, or a method it does not know here.
+#[derive(Debug, thiserror::Error)]
+pub enum RefusedError {
+    /// `Upgrade` to a protocol that is not configured.
+    #[error("upgrade to this protocol is not configured")]
+    Upgrade,
+    /// `CONNECT` on the inbound side.
+    #[error("CONNECT is for the outbound side")]
+    Connect,
+}
+
+impl Failure for RefusedError {
+    fn fault(&self) -> Fault {
+        Fault::Downstream
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            RefusedError::Upgrade => StatusCode::FORBIDDEN,
+            RefusedError::Connect => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    fn flag(&self) -> Flags {
+        Flags::NONE
+    }
+
+    fn details(&self) -> &'static str {
+        match self {
+            RefusedError::Upgrade => "upgrade_failed",
+            RefusedError::Connect => "connect_not_allowed",
+        }
+    }
+}
+
+/// Serves one connection as HTTP until it ends, or the drain ends it.
+pub async fn serve<S: HttpService>(
+    stream: Stream,
+    http2: bool,
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+    parts: (S, Tunnels),
+) {
+    let served = connection.served(&worker);
+    let counts = &served.http().stats.parts.at(worker.index).counts;
+    counts.cx_total.inc();
+    counts.cx_active.inc();
+    if connection.tls {
+        counts.cx_ssl_total.inc();
+    }
+    let (stack, tunnels) = parts;
+    let front = Front {
+        stack: RefCell::new(stack),
+        tunnels,
+        connection,
+        worker: Rc::clone(&worker),
+    };
+    let io = TokioIo::new(stream);
+    let ended = if http2 {
+        counts.cx_http2_total.inc();
+        let connection = http2::Builder::new(LocalExecutor::new(worker.shared.metrics.clone()))
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(pool::STREAM_WINDOW)
+            .initial_connection_window_size(pool::CONNECTION_WINDOW)
+            .max_send_buf_size(pool::SEND_BUFFER)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADERS as u32)
+            .serve_connection(io, front);
+        until_drained(connection, http2::Connection::graceful_shutdown, &worker).await
+    } else {
+        counts.cx_http1_total.inc();
+        let connection = http1::Builder::new()
+            .max_header_size(HEADERS)
+            .serve_connection(io, front)
+            .with_upgrades();
+        until_drained(
+            connection,
+            http1::UpgradeableConnection::graceful_shutdown,
+            &worker,
+        )
+        .await
+    };
+    counts.cx_active.dec();
+    if let Err(error) = ended {
+        if error.is_parse() {
+            counts.cx_protocol_error.inc();
+        }
+        tracing::debug!(%error, "downstream connection ended");
+    }
+}
+
+/// Drives a connection; asks it to end when listeners close (HTTP/2 already when the drain is announced, by GOAWAY).
+async fn until_drained<C>(
+    connection: C,
+    shut: fn(Pin<&mut C>),
+    worker: &Worker,
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    tokio::pin!(connection);
+    let mut stages = worker.shared.stage.clone();
+    let closing = async {
+        // A dropped sender means the process is going as well.
+        let reached = stages.wait_for(|stage| *stage >= Stage::Closing).await;
+        tracing::trace!(closing = reached.is_ok(), "drain reached a connection");
+    };
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = closing => shut(connection.as_mut()),
+    }
+    let mut stages = worker.shared.stage.clone();
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stages.wait_for(|stage| *stage >= Stage::Cut) => Ok(()),
+    }
+}
+
+/// Takes the requests of one connection.
+struct Front<S> {
+    stack: RefCell<S>,
+    tunnels: Tunnels,
+    connection: Rc<Connection>,
+    worker: Rc<Worker>,
+}
+
+type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Front<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Served;
+
+    fn call(&self, request: Request<Incoming>) -> Served {
+        let (mut parts, incoming) = request.into_parts();
+        let admitted = self.admit(&mut parts);
+        let served = self.connection.served(&self.worker);
+        let (asked, refused) = match admitted {
+            Ok(asked) => (asked, None),
+            Err(error) => (self.unadmitted(&parts), Some(error)),
+        };
+        let end = Exchange::begin(
+            Rc::clone(&self.worker),
+            Rc::clone(&self.connection),
+            served,
+            asked,
+        );
+        let exchange = Rc::clone(&end.0);
+        if let Some(error) = refused {
+            // Nothing of the request is trusted: it is answered, its body is not read, and its connection closes.
+            exchange.request_done.set();
+            layer::access_log::begin(&exchange, &parts.headers);
+            layer::metrics::begin(&exchange, Rc::new(layer::metrics::Counter));
+            let mut response = reply(&exchange, &*error);
+            close(&exchange, &mut response);
+            return Box::pin(std::future::ready(Ok(finish(end, response))));
+        }
+        if exchange.asked.method == Method::CONNECT || exchange.asked.upgrade.is_some() {
+            return self.change_protocols(parts, incoming, end);
+        }
+        let body = Received::watch(incoming, &exchange);
+        let call = Call {
+            request: Request::from_parts(parts, body),
+            exchange,
+        };
+        let answering = self.stack.borrow_mut().call(call);
+        Box::pin(async move {
+            let response = answering
+                .await
+                .unwrap_or_else(|error| reply(&end.0, &*error));
+            Ok(finish(end, response))
+        })
+    }
+}
+
+impl<S: HttpService> Front<S> {
+    /// Makes the head canonical and says what is asked.
+    fn admit(&self, parts: &mut request::Parts) -> Result<Asked, Box<dyn Failure>> {
+        let served = self.connection.served(&self.worker);
+        let manager = &served.http().manager;
+        let grpc = is_grpc(&parts.headers);
+        let refused = |error: HeadError| -> Box<dyn Failure> { Box::new(error) };
+        let target: Target = head::admit(parts).map_err(refused)?;
+        if parts.method == Method::CONNECT && self.connection.door != Door::Egress {
+            return Err(Box::new(RefusedError::Connect));
+        }
+        let normal = path::normalise(
+            parts.uri.path(),
+            manager.normalize_path,
+            manager.merge_slashes,
+        );
+        if let Some(normal) = normal.map_err(|_| refused(HeadError::Path))? {
+            let whole = match parts.uri.query() {
+                Some(query) => format!("{normal}?{query}"),
+                None => normal,
+            };
+            parts.uri = whole.parse().map_err(|_| refused(HeadError::Path))?;
+        }
+        if let Some(upgrade) = &target.upgrade {
+            let passed = |known: &String| upgrade.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+            if !manager.upgrades.iter().any(passed) {
+                return Err(Box::new(RefusedError::Upgrade));
+            }
+        }
+        let https = self.connection.tls
+            || target
+                .scheme
+                .as_ref()
+                .is_some_and(|scheme| scheme == "https");
+        Ok(Asked {
+            method: parts.method.clone(),
+            version: parts.version,
+            path: parts
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or(PathAndQuery::from_static("/")),
+            authority: target.authority,
+            scheme: if https { "https" } else { "http" },
+            grpc,
+            trailers: target.trailers,
+            upgrade: target.upgrade,
+        })
+    }
+
+    /// What can be said of a request that was refused, for the log.
+    fn unadmitted(&self, parts: &request::Parts) -> Asked {
+        Asked {
+            method: parts.method.clone(),
+            version: parts.version,
+            path: parts
+                .uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or(PathAndQuery::from_static("/")),
+            authority: parts
+                .uri
+                .authority()
+                .cloned()
+                .unwrap_or(Authority::from_static("-")),
+            scheme: if self.connection.tls { "https" } else { "http" },
+            grpc: is_grpc(&parts.headers),
+            trailers: false,
+            upgrade: None,
+        }
+    }
+
+    /// `CONNECT` and upgrades: the answer decides whether bytes flow on afterwards.
+    fn change_protocols(&self, parts: request::Parts, incoming: Incoming, end: EndGuard) -> Served {
+        let exchange = Rc::clone(&end.0);
+        let mut request = Request::from_parts(parts, incoming);
+        let downstream = hyper::upgrade::on(&mut request);
+        let tunnels = self.tunnels.clone();
+        if exchange.asked.method == Method::CONNECT {
+            exchange.request_done.set();
+            let (parts, _) = request.into_parts();
+            return Box::pin(async move {
+                layer::access_log::begin(&exchange, &parts.headers);
+                layer::metrics::begin(&exchange, Rc::new(layer::metrics::Counter));
+                let response = match tunnels.open(&exchange, &parts.headers).await {
+                    Ok(upstream) => {
+                        let mut response = Response::new(Body::Empty);
+                        conclude(&exchange, &mut response);
+                        tunnel::connect(end, downstream, upstream);
+                        response
+                    }
+                    Err(error) => finish(end, reply(&exchange, &*error)),
+                };
+                Ok(response)
+            });
+        }
+        let (parts, incoming) = request.into_parts();
+        let body = Received::watch(incoming, &exchange);
+        let call = Call {
+            request: Request::from_parts(parts, body),
+            exchange,
+        };
+        let answering = self.stack.borrow_mut().call(call);
+        Box::pin(async move {
+            let mut response = answering
+                .await
+                .unwrap_or_else(|error| reply(&end.0, &*error));
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(finish(end, response));
+            }
+            let upstream = hyper::upgrade::on(&mut response);
+            let exchange = Rc::clone(&end.0);
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(protocol) = &exchange.asked.upgrade {
+                headers.insert(header::UPGRADE, protocol.clone());
+            }
+            *response.body_mut() = Body::Empty;
+            conclude(&exchange, &mut response);
+            tunnel::upgrade(end, downstream, upstream);
+            Ok(response)
+        })
+    }
+}
+
+/// The answer that a failure becomes.
+fn reply(exchange: &Exchange, error: &dyn Failure) -> Response<Body> {
+    exchange.flag(error.flag());
+    exchange.details.set(error.details());
+    if let Some(transport) = error.transport() {
+        exchange.transport.replace(Some(transport));
+    }
+    tracing::debug!(error = %error, fault = ?error.fault(), status = %error.status(), "answered locally");
+    let mut text = error.text();
+    if exchange.attempts.get() > 1 {
+        text = text
+            .replace(
+                "headers. reset reason",
+                "headers. retried and the latest reset reason",
+            )
+            .into();
+    }
+    let mut response = Response::new(Body::Empty);
+    if error.overloaded() {
+        response
+            .headers_mut()
+            .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+    }
+    if exchange.asked.grpc {
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        headers.insert(
+            "grpc-status",
+            HeaderValue::from(grpc_status(error.status())),
+        );
+        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text))
+            && !text.is_empty()
+        {
+            headers.insert("grpc-message", message);
+        }
+        return response;
+    }
+    *response.status_mut() = error.status();
+    if !text.is_empty() {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        *response.body_mut() = Body::full(text.into_owned().into());
+    }
+    response
+}
+
+/// gRPC messages are percent-encoded beyond printable ASCII.
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Dresses an answer that leaves, and tells the exchange.
+fn conclude(exchange: &Exchange, response: &mut Response<Body>) {
+    if let Some(server) = &exchange.worker.shared.policy.server_header {
+        response
+            .headers_mut()
+            .insert(header::SERVER, server.clone());
+    }
+    let leaving = exchange.served.stale || exchange.worker.stage() >= Stage::Announcing;
+    if leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        close(exchange, response);
+    }
+    let (parts, body) = std::mem::take(response).into_parts();
+    exchange.answered(&parts);
+    *response = Response::from_parts(parts, body);
+}
+
+fn close(exchange: &Exchange, response: &mut Response<Body>) {
+    if exchange.asked.version != Version::HTTP_2 {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// The answer with the body that ends the exchange.
+fn finish(end: EndGuard, mut response: Response<Body>) -> Response<Body> {
+    conclude(&end.0, &mut response);
+    if response.body().is_end_stream() {
+        // Nothing more will pass: the exchange ends here, without a body to wait for.
+        drop(end);
+        return response;
+    }
+    response.map(|body| Tracked::new(body, end))
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Headers that a hop adds to a request: an id, the scheme it came by, and at an edge the caller's address. At an edge
+//! what strangers say about us (`x-envoy-*`) is taken out.
+
+use std::fmt::Write;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use tower::Layer;
+use tower::Service;
+use tower::layer::layer_fn;
+
+use super::ready_as_inner;
+use crate::exchange::Call;
+use crate::exchange::Exchange;
+use crate::http::stack::Answering;
+use crate::http::stack::HttpService;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// A chain of addresses longer than this is not appended to.
+const LONGEST_CHAIN: usize = 4096;
+
+/// The layer.
+pub fn layer<S>() -> impl Layer<S, Service = Headers<S>> + Clone {
+    layer_fn(|inner| Headers { inner })
+}
+
+/// The service.
+#[derive(Clone)]
+pub struct Headers<S> {
+    inner: S,
+}
+
+impl<S: HttpService> Service<Call> for Headers<S> {
+    ready_as_inner!();
+
+    fn call(&mut self, mut call: Call) -> Answering {
+        dress(call.request.headers_mut(), &call.exchange);
+        self.inner.call(call)
+    }
+}
+
+fn dress(headers: &mut HeaderMap, exchange: &Exchange) {
+    let edge = exchange.served.http().manager.use_remote_address;
+    if edge {
+        let ours: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-envoy-"))
+            .cloned()
+            .collect();
+        for name in ours {
+            headers.remove(name);
+        }
+        append_address(
+            headers,
+            &exchange.connection.peer.ip().to_canonical().to_string(),
+        );
+    }
+    if edge || !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(
+            FORWARDED_PROTO.clone(),
+            HeaderValue::from_static(exchange.asked.scheme),
+        );
+    }
+    if !headers.contains_key(&REQUEST_ID) {
+        let random =
+            (u128::from(exchange.worker.random()) << 64) | u128::from(exchange.worker.random());
+        if let Ok(id) = HeaderValue::from_str(&uuid(random)) {
+            headers.insert(REQUEST_ID.clone(), id);
+        }
+    }
+}
+
+fn append_address(headers: &mut HeaderMap, address: &str) {
+    let chain: Vec<&str> = headers
+        .get_all(&FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let known = chain.join(", ");
+    let next = if known.is_empty() || known.len() > LONGEST_CHAIN {
+        address.to_owned()
+    } else {
+        format!("{known}, {address}")
+    };
+    if let Ok(value) = HeaderValue::from_str(&next) {
+        headers.insert(FORWARDED_FOR.clone(), value);
+    }
+}
+
+/// A random (version 4) UUID of these bits.
+fn uuid(random: u128) -> String {
+    let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let mut text = String::with_capacity(36);
+    for (index, letter) in hex.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        let written = text.write_char(letter);
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_a_version_4_uuid() {
+        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn the_caller_s_address_goes_behind_what_is_known() {
+        let mut headers = HeaderMap::new();
+        headers.append(&FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
+        headers.append(&FORWARDED_FOR, HeaderValue::from_static("2.2.2.2"));
+        append_address(&mut headers, "3.3.3.3");
+        assert_eq!(headers.get_all(&FORWARDED_FOR).iter().count(), 1);
+        assert_eq!(headers[&FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3");
+    }
+}

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tries again as the route's policy says: Envoy's conditions, its backoff, its cluster-wide limit. The cluster stays;
+//! another endpoint is taken where there is one. A request body that has passed its bound is not sent twice.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::Response;
+use http::StatusCode;
+use pillion_xds::route::RetryOn;
+use pillion_xds::route::RetryPolicy;
+use tower::Layer;
+use tower::Service;
+use tower::layer::layer_fn;
+
+use super::deadline::DeadlineError;
+use super::ready_as_inner;
+use crate::cluster::Cluster;
+use crate::error::Flags;
+use crate::error::Retry as Break;
+use crate::exchange::Call;
+use crate::exchange::Exchange;
+use crate::http::body::Body;
+use crate::http::replay::Replay;
+use crate::http::stack::Answer;
+use crate::http::stack::Answering;
+use crate::http::stack::HttpService;
+use crate::metrics::ClusterShard;
+use crate::route::Action;
+
+/// Envoy's: the first wait is drawn from 25 ms, the next from twice that, at most from ten times.
+const BASE: Duration = Duration::from_millis(25);
+const MOST: Duration = Duration::from_millis(250);
+
+/// The layer.
+pub fn layer<S>() -> impl Layer<S, Service = Retry<S>> + Clone {
+    layer_fn(|inner| Retry { inner })
+}
+
+/// The service.
+#[derive(Clone)]
+pub struct Retry<S> {
+    inner: S,
+}
+
+impl<S: HttpService> Service<Call> for Retry<S> {
+    ready_as_inner!();
+
+    fn call(&mut self, call: Call) -> Answering {
+        let exchange = &call.exchange;
+        let policy = match exchange.rule.get().map(|rule| &rule.action) {
+            Some(Action::Forward(forward)) => forward.config.retry.as_ref(),
+            _ => None,
+        };
+        // An upgrade is a conversation, not a request that could be repeated.
+        if policy.is_none() || exchange.asked.upgrade.is_some() {
+            exchange.attempts.set(1);
+            return self.inner.call(call);
+        }
+        Box::pin(tries(self.inner.clone(), call))
+    }
+}
+
+async fn tries<S: HttpService>(mut inner: S, call: Call) -> Answer {
+    let Call { request, exchange } = call;
+    let rule = Rc::new(exchange.rule.get().cloned());
+    let policy = match rule.as_ref().as_ref().map(|rule| &rule.action) {
+        Some(Action::Forward(forward)) => forward.config.retry.as_ref(),
+        _ => None,
+    }
+    .expect("only called with a policy");
+    let (head, body) = request.into_parts();
+    let replay = Replay::new(body);
+    let mut retry_guard = None;
+    for tried in 0.. {
+        exchange.attempts.set(tried + 1);
+        let request = http::Request::from_parts(head.clone(), replay.reader());
+        let call = Call {
+            request,
+            exchange: Rc::clone(&exchange),
+        };
+        let answer = one(inner.call(call), &exchange, policy.per_try_timeout).await;
+        drop(retry_guard.take());
+        if !is_wanted(policy, &answer) {
+            if tried > 0
+                && answer
+                    .as_ref()
+                    .is_ok_and(|answer| !answer.status().is_server_error())
+            {
+                count(&exchange, |counts| counts.rq_retry_success.inc());
+            }
+            return answer;
+        }
+        if tried >= policy.max_retries {
+            exchange.flag(Flags::RETRY_LIMIT);
+            count(&exchange, |counts| counts.rq_retry_limit_exceeded.inc());
+            return answer;
+        }
+        if !replay.is_whole() {
+            return answer;
+        }
+        let Some(guard) = RetryGuard::enter(&exchange) else {
+            return answer;
+        };
+        retry_guard = Some(guard);
+        // The answer that is not passed on goes before the wait: its connection is of use to others meanwhile.
+        drop(answer);
+        tokio::time::sleep(backoff(tried, exchange.worker.random())).await;
+        count(&exchange, |counts| counts.rq_retry.inc());
+    }
+    unreachable!("the loop ends at the policy's last try")
+}
+
+async fn one(answering: Answering, exchange: &Exchange, limit: Option<Duration>) -> Answer {
+    let Some(limit) = limit.filter(|limit| !limit.is_zero()) else {
+        return answering.await;
+    };
+    // As Envoy's, a try's time runs from the request's last byte.
+    let over = async {
+        exchange.request_done.wait().await;
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        biased;
+        answer = answering => answer,
+        () = over => {
+            count(exchange, |counts| counts.rq_per_try_timeout.inc());
+            Err(Box::new(DeadlineError::Try))
+        }
+    }
+}
+
+fn count(exchange: &Exchange, add: impl FnOnce(&ClusterShard)) {
+    if let Some(cluster) = exchange.cluster.get() {
+        add(&cluster.state.stats.parts.at(exchange.worker.index).counts);
+    }
+}
+
+/// A full jitter over a doubling range.
+fn backoff(tried: u32, random: u64) -> Duration {
+    let range = BASE.saturating_mul(1 << tried.min(10)).min(MOST);
+    let micros = u64::try_from(range.as_micros()).unwrap_or(1).max(1);
+    Duration::from_micros(random % micros)
+}
+
+/// A retry in flight, bounded per cluster so that a failing one is not buried.
+struct RetryGuard(std::sync::Arc<Cluster>);
+
+impl RetryGuard {
+    fn enter(exchange: &Exchange) -> Option<RetryGuard> {
+        let cluster = exchange.cluster.get()?;
+        if !cluster.state.stats.retries.try_enter() {
+            exchange.flag(Flags::OVERFLOW);
+            count(exchange, |counts| counts.rq_retry_overflow.inc());
+            return None;
+        }
+        Some(RetryGuard(std::sync::Arc::clone(cluster)))
+    }
+}
+
+impl Drop for RetryGuard {
+    fn drop(&mut self) {
+        self.0.state.stats.retries.leave();
+    }
+}
+
+fn is_wanted(policy: &RetryPolicy, answer: &Answer) -> bool {
+    policy.on.iter().any(|condition| match answer {
+        Ok(response) => meets_answer(*condition, policy, response),
+        Err(error) => meets_break(*condition, error.retry()),
+    })
+}
+
+fn meets_break(condition: RetryOn, broke: Break) -> bool {
+    match broke {
+        Break::Never => false,
+        Break::Connect => {
+            matches!(
+                condition,
+                RetryOn::ConnectFailure
+                    | RetryOn::Reset
+                    | RetryOn::ServerError
+                    | RetryOn::GatewayError
+            )
+        }
+        Break::Refused => {
+            matches!(
+                condition,
+                RetryOn::RefusedStream
+                    | RetryOn::Reset
+                    | RetryOn::ServerError
+                    | RetryOn::GatewayError
+            )
+        }
+        Break::Reset => matches!(
+            condition,
+            RetryOn::Reset | RetryOn::ServerError | RetryOn::GatewayError
+        ),
+    }
+}
+
+fn meets_answer(condition: RetryOn, policy: &RetryPolicy, response: &Response<Body>) -> bool {
+    let status = response.status();
+    let grpc = |code: u16| grpc_status(response.headers()) == Some(code);
+    match condition {
+        RetryOn::ServerError => status.is_server_error(),
+        RetryOn::GatewayError => matches!(status.as_u16(), 502..=504),
+        RetryOn::Retriable4xx => status == StatusCode::CONFLICT,
+        RetryOn::ConnectFailure | RetryOn::RefusedStream | RetryOn::Reset => false,
+        RetryOn::Cancelled => grpc(1),
+        RetryOn::DeadlineExceeded => grpc(4),
+        RetryOn::ResourceExhausted => grpc(8),
+        RetryOn::Internal => grpc(13),
+        RetryOn::Unavailable => grpc(14),
+        RetryOn::StatusCodes => policy.status_codes.contains(&status.as_u16()),
+    }
+}
+
+/// In the head only: trailers come after the answer has begun.
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(on: &[RetryOn]) -> RetryPolicy {
+        RetryPolicy {
+            on: on.to_vec(),
+            status_codes: vec![503],
+            max_retries: 2,
+            per_try_timeout: None,
+        }
+    }
+
+    fn answer(status: u16, grpc: Option<&'static str>) -> Answer {
+        let mut response = Response::builder().status(status);
+        if let Some(grpc) = grpc {
+            response = response.header("grpc-status", grpc);
+        }
+        Ok(response.body(Body::Empty).unwrap())
+    }
+
+    #[test]
+    fn each_condition_meets_its_statuses_and_no_others() {
+        for (condition, wanted, other) in [
+            (RetryOn::ServerError, 507, 404),
+            (RetryOn::GatewayError, 502, 500),
+            (RetryOn::Retriable4xx, 409, 429),
+            (RetryOn::StatusCodes, 503, 502),
+        ] {
+            assert!(
+                is_wanted(&policy(&[condition]), &answer(wanted, None)),
+                "{condition:?} {wanted}"
+            );
+            assert!(
+                !is_wanted(&policy(&[condition]), &answer(other, None)),
+                "{condition:?} {other}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_grpc_condition_meets_its_code_in_the_head() {
+        for (condition, code) in [
+            (RetryOn::Cancelled, "1"),
+            (RetryOn::DeadlineExceeded, "4"),
+            (RetryOn::ResourceExhausted, "8"),
+            (RetryOn::Internal, "13"),
+            (RetryOn::Unavailable, "14"),
+        ] {
+            assert!(
+                is_wanted(&policy(&[condition]), &answer(200, Some(code))),
+                "{condition:?}"
+            );
+            assert!(
+                !is_wanted(&policy(&[condition]), &answer(200, Some("2"))),
+                "{condition:?}"
+            );
+            assert!(
+                !is_wanted(&policy(&[condition]), &answer(200, None)),
+                "{condition:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_try_s_timeout_is_a_reset_and_the_route_s_is_final() {
+        let reset = policy(&[RetryOn::Reset]);
+        assert!(is_wanted(&reset, &Err(Box::new(DeadlineError::Try))));
+        assert!(!is_wanted(&reset, &Err(Box::new(DeadlineError::Route))));
+        assert!(!is_wanted(
+            &policy(&[RetryOn::ConnectFailure]),
+            &Err(Box::new(DeadlineError::Try))
+        ));
+    }
+
+    #[test]
+    fn waits_double_within_their_bound() {
+        assert!(backoff(0, u64::MAX) < BASE);
+        assert!(backoff(1, 49_999) == Duration::from_micros(49_999));
+        assert!(backoff(30, u64::MAX) < MOST);
+    }
+}

@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What one worker does: accept, learn where a connection was going, choose its filter chain, terminate TLS, hand it to
+//! HTTP or TCP. An accept error never ends the loop.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pillion_xds::listener as xds;
+use pillion_xds::listener::Codec;
+use pillion_xds::listener::Direction;
+use socket2::SockRef;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::Command;
+use super::SocketKind;
+use super::sniff;
+use crate::exchange::Connection;
+use crate::exchange::Door;
+use crate::exchange::Served;
+use crate::http::client::Endpoints;
+use crate::http::executor::spawn;
+use crate::http::pool::Pools;
+use crate::http::server;
+use crate::http::stack;
+use crate::http::stack::HttpService;
+use crate::http::tunnel::Tunnels;
+use crate::snapshot::Chain;
+use crate::snapshot::Filter;
+use crate::snapshot::Listener;
+use crate::snapshot::chain::Hello;
+use crate::stream::Stream;
+use crate::tcp;
+use crate::tls;
+use crate::tls::verify;
+use crate::tls::verify::HandshakeFailure;
+use crate::worker::Held;
+use crate::worker::Shared;
+use crate::worker::Stage;
+use crate::worker::Worker;
+
+/// A TLS handshake takes two round trips; who needs longer is stalling.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A connection that comes before its configuration waits this long for it.
+const UNCONFIGURED: Duration = Duration::from_secs(2);
+/// After an accept error (`EMFILE`): long enough for descriptors to come free, short enough to go unnoticed.
+const BREATH: Duration = Duration::from_millis(50);
+const INGRESS_PORT: u16 = 15000;
+const EGRESS_PORT: u16 = 15001;
+
+/// Whether a listener is one of a sidecar's two, which are bound where the command line says and not where it says.
+pub(super) fn is_sidecar_listener(listener: &xds::Listener) -> bool {
+    is_ingress(listener) || is_egress(listener)
+}
+
+fn is_ingress(listener: &xds::Listener) -> bool {
+    listener.direction == Direction::Inbound && listener.address.port() == INGRESS_PORT
+}
+
+fn is_egress(listener: &xds::Listener) -> bool {
+    listener.direction == Direction::Outbound && listener.address.port() == EGRESS_PORT
+}
+
+/// Runs one worker until the drain cuts it.
+pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiver<Command>) {
+    let pools = Pools::new(index, shared.metrics.clone());
+    let endpoints = Endpoints::new(pools, shared.metrics.clone());
+    let tunnels = Tunnels::new(endpoints.clone());
+    let stack = stack::build(endpoints);
+    let worker = Rc::new(Worker::new(index, shared));
+    let mut sockets: HashMap<Arc<str>, CancellationToken> = HashMap::new();
+    let mut stages = worker.shared.stage.clone();
+    let cut = async move { stages.wait_for(|stage| *stage == Stage::Cut).await.is_ok() };
+    tokio::pin!(cut);
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = &mut cut => break,
+        };
+        match command {
+            Some(Command::Listen { kind, socket }) => {
+                let stop = CancellationToken::new();
+                if let SocketKind::Gateway(name) = &kind {
+                    sockets.insert(Arc::clone(name), stop.clone());
+                }
+                match TcpListener::from_std(socket) {
+                    Ok(listener) => {
+                        let door = Doorkeeper {
+                            kind,
+                            worker: Rc::clone(&worker),
+                            stack: stack.clone(),
+                            tunnels: tunnels.clone(),
+                        };
+                        spawn(&worker.shared.metrics, door.accept(listener, stop));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a socket could not be listened on by its worker")
+                    }
+                }
+            }
+            Some(Command::Unlisten { name }) => {
+                if let Some(stop) = sockets.remove(&name) {
+                    stop.cancel();
+                }
+            }
+            // Nobody will say more; what is open goes on until the cut.
+            None => {
+                cut.await;
+                break;
+            }
+        }
+    }
+    // Connections see the cut themselves: one turn of the loop lets them end and write their lines.
+    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    worker.logs.flush();
+}
+
+struct Doorkeeper<S> {
+    kind: SocketKind,
+    worker: Rc<Worker>,
+    stack: S,
+    tunnels: Tunnels,
+}
+
+impl<S: HttpService> Doorkeeper<S> {
+    async fn accept(self, listener: TcpListener, stop: CancellationToken) {
+        let this = Rc::new(self);
+        let mut stages = this.worker.shared.stage.clone();
+        let closing = async move {
+            stages
+                .wait_for(|stage| *stage >= Stage::Closing)
+                .await
+                .is_ok()
+        };
+        tokio::pin!(closing);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+                _ = &mut closing => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    let this = Rc::clone(&this);
+                    let metrics = this.worker.shared.metrics.clone();
+                    spawn(&metrics, async move { this.connected(socket, peer).await });
+                }
+                Err(error) => {
+                    this.worker
+                        .shared
+                        .metrics
+                        .process()
+                        .accept_errors
+                        .add_shared(1);
+                    tracing::warn!(%error, "accept failed; going on");
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+
+    async fn connected(self: Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let load = Arc::clone(&self.worker.shared.load);
+        load.connected();
+        load.connections.fetch_add(1, Ordering::Relaxed);
+        let _counted = Counted(load);
+        if let Err(error) = self.serve(socket, peer).await {
+            tracing::debug!(%peer, %error, "connection closed before it was served");
+        }
+    }
+
+    async fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let local = socket.local_addr()?;
+        let original = self.original(&socket, local);
+        let Some((snapshot, listener)) = self.listener().await else {
+            return Err(io::Error::other(
+                "no listener is configured for this socket",
+            ));
+        };
+        let counts = listener.stats.parts.at(self.worker.index);
+        counts.cx_total.inc();
+        counts.cx_active.inc();
+        let destination = self.destination(local, original, &listener);
+        let way = Way {
+            peer,
+            local,
+            original,
+            destination,
+        };
+        let result = self
+            .by_chain(Stream::Tcp(socket), way, snapshot, &listener)
+            .await;
+        counts.cx_active.dec();
+        counts.cx_destroy.inc();
+        result
+    }
+
+    async fn by_chain(
+        &self,
+        stream: Stream,
+        way: Way,
+        snapshot: Held,
+        listener: &Arc<Listener>,
+    ) -> io::Result<()> {
+        let counts = listener.stats.parts.at(self.worker.index);
+        let (ip, port) = (way.destination.ip(), way.destination.port());
+        let (hello, stream) = if listener.needs_hello(ip, port) {
+            sniff::hello(stream).await
+        } else {
+            (Hello::default(), stream)
+        };
+        let Some(chain) = listener.choose(ip, port, &hello).cloned() else {
+            counts.no_filter_chain.inc();
+            return Err(io::Error::other("no filter chain matches"));
+        };
+        let (stream, secured) = self.secure(stream, &chain, listener).await?;
+        let connection = self.connection(way, hello, secured, &snapshot, (&chain, listener));
+        match &chain.filter {
+            Filter::Tcp(tcp) => {
+                tcp::serve(stream, tcp, connection, snapshot, Rc::clone(&self.worker)).await
+            }
+            Filter::Http(http) => {
+                let (http2, stream) = match http.manager.codec {
+                    Codec::Http1 => (false, stream),
+                    Codec::Http2 => (true, stream),
+                    Codec::Auto => self.version(stream).await,
+                };
+                let parts = (self.stack.clone(), self.tunnels.clone());
+                server::serve(stream, http2, connection, Rc::clone(&self.worker), parts).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// HTTP/2 by ALPN or preface. A drain that closes does not wait for a first byte.
+    async fn version(&self, stream: Stream) -> (bool, Stream) {
+        if let Stream::Tls(tls) = &stream {
+            match tls.get_ref().1.alpn_protocol() {
+                Some(b"h2") => return (true, stream),
+                Some(b"http/1.1") => return (false, stream),
+                _ => {}
+            }
+        }
+        sniff::is_http2(stream).await
+    }
+
+    async fn secure(
+        &self,
+        stream: Stream,
+        chain: &Chain,
+        listener: &Listener,
+    ) -> io::Result<(Stream, Option<Secured>)> {
+        let Some(tls) = &chain.tls else {
+            return Ok((stream, None));
+        };
+        let counts = listener.stats.parts.at(self.worker.index);
+        let config = tls
+            .config
+            .as_ref()
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                match verify::classify(&error) {
+                    HandshakeFailure::San => counts.ssl_fail_verify_san.inc(),
+                    HandshakeFailure::Chain => counts.ssl_fail_verify_error.inc(),
+                    HandshakeFailure::NoCertificate => counts.ssl_fail_verify_no_cert.inc(),
+                    HandshakeFailure::Connection => counts.ssl_connection_error.inc(),
+                }
+                return Err(error);
+            }
+            Err(_) => {
+                counts.ssl_connection_error.inc();
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        };
+        counts.ssl_handshake.inc();
+        let state = stream.get_ref().1;
+        if state.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            counts.ssl_session_reused.inc();
+        }
+        if state.peer_certificates().is_none() {
+            counts.ssl_no_certificate.inc();
+        }
+        let secured = Secured {
+            peer_uri: tls::peer_uri(state.peer_certificates()),
+            server_name: state.server_name().map(Box::from),
+        };
+        Ok((Stream::Tls(Box::new(stream.into())), Some(secured)))
+    }
+
+    fn connection(
+        &self,
+        way: Way,
+        hello: Hello,
+        secured: Option<Secured>,
+        snapshot: &Held,
+        (chain, listener): (&Arc<Chain>, &Arc<Listener>),
+    ) -> Rc<Connection> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let served = Served {
+            snapshot: Rc::clone(snapshot),
+            chain: Arc::clone(chain),
+            stale: false,
+        };
+        let tls = secured.is_some();
+        let Secured {
+            peer_uri,
+            server_name,
+        } = secured.unwrap_or_default();
+        Rc::new(Connection {
+            id: NUMBER.fetch_add(1, Ordering::Relaxed),
+            door: self.door(listener),
+            listener: Box::from(listener.name()),
+            peer: way.peer,
+            local: way.local,
+            original: way.original,
+            destination: way.destination,
+            tls,
+            peer_uri,
+            server_name: server_name.or_else(|| hello.server_name.clone()),
+            hello,
+            // No generation is as high: the first request looks the chain up.
+            served: (u64::MAX, Rc::new(served)).into(),
+        })
+    }
+
+    fn door(&self, listener: &Listener) -> Door {
+        match &self.kind {
+            SocketKind::Ingress | SocketKind::Listen(_) => Door::Ingress,
+            SocketKind::Egress => Door::Egress,
+            SocketKind::Gateway(_) if listener.source.direction == Direction::Outbound => {
+                Door::Egress
+            }
+            SocketKind::Gateway(_) => Door::Gateway,
+        }
+    }
+
+    /// Where a redirected connection was going; `None` if it came here on purpose.
+    fn original(&self, socket: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
+        if !matches!(self.kind, SocketKind::Ingress | SocketKind::Egress) {
+            return None;
+        }
+        let socket = SockRef::from(socket);
+        let original = match local.ip().to_canonical() {
+            std::net::IpAddr::V4(_) => socket.original_dst_v4(),
+            std::net::IpAddr::V6(_) => socket.original_dst_v6(),
+        };
+        let original = original.ok()?.as_socket()?;
+        let same = original.port() == local.port()
+            && original.ip().to_canonical() == local.ip().to_canonical();
+        (!same).then_some(original)
+    }
+
+    fn destination(
+        &self,
+        local: SocketAddr,
+        original: Option<SocketAddr>,
+        listener: &Listener,
+    ) -> SocketAddr {
+        match self.kind {
+            SocketKind::Ingress | SocketKind::Egress => original.unwrap_or(local),
+            SocketKind::Listen(port) => SocketAddr::new(local.ip(), port),
+            SocketKind::Gateway(_) => SocketAddr::new(local.ip(), listener.source.address.port()),
+        }
+    }
+
+    /// The listener of this socket in the newest configuration, waited for a little while there is none.
+    async fn listener(&self) -> Option<(Held, Arc<Listener>)> {
+        if let Some(found) = self.find() {
+            return Some(found);
+        }
+        let mut changes = self.worker.shared.live.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(found) = self.find() {
+                    return Some(found);
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(UNCONFIGURED, waiting)
+            .await
+            .ok()
+            .flatten()
+    }
+
+    fn find(&self) -> Option<(Held, Arc<Listener>)> {
+        let (_, snapshot) = self.worker.snapshot();
+        let listener = match &self.kind {
+            SocketKind::Ingress | SocketKind::Listen(_) => snapshot
+                .listeners()
+                .find(|listener| is_ingress(&listener.source)),
+            SocketKind::Egress => snapshot
+                .listeners()
+                .find(|listener| is_egress(&listener.source)),
+            SocketKind::Gateway(name) => snapshot.listener(name),
+        };
+        let listener = Arc::clone(listener?);
+        Some((snapshot, listener))
+    }
+}
+
+struct Counted(Arc<crate::worker::Load>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// From where to where.
+#[derive(Clone, Copy)]
+struct Way {
+    peer: SocketAddr,
+    local: SocketAddr,
+    original: Option<SocketAddr>,
+    destination: SocketAddr,
+}
+
+#[derive(Default)]
+struct Secured {
+    peer_uri: Option<String>,
+    server_name: Option<Box<str>>,
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every connection of one worker thread shares: the configuration it holds, its shards of metrics and logs, its
+//! random numbers. Nothing here is fought over by threads; `Load` alone is shared, for the drain.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use http::HeaderValue;
+use pillion_runtime::spans::Spans;
+use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::watch;
+
+use crate::access_log::Buffers;
+use crate::cluster::dns::Resolver;
+use crate::metrics::Metrics;
+use crate::snapshot::Live;
+use crate::snapshot::Snapshot;
+
+/// A snapshot held by a worker: cloned per request without touching an atomic that other workers touch.
+pub type Held = Rc<Arc<Snapshot>>;
+
+/// How far the drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Normal service.
+    Serving,
+    /// Still accepting, and asking callers to go elsewhere.
+    Announcing,
+    /// No longer accepting; what is in flight finishes.
+    Closing,
+    /// What is left is cut off.
+    Cut,
+}
+
+/// Settings of the data path that do not come by xDS.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The `server` header of every answer; `None` leaves upstream's.
+    pub server_header: Option<HeaderValue>,
+    /// Share of traces that begin here and are kept, 0 to 1.
+    pub sampling: f64,
+    /// Where the app listens, by the port that was asked for (`--listen`).
+    pub local_apps: HashMap<u16, SocketAddr>,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        let server_header = Some(HeaderValue::from_static("envoy"));
+        Policy {
+            server_header,
+            sampling: 0.05,
+            local_apps: HashMap::new(),
+        }
+    }
+}
+
+/// What is in flight in the whole process.
+#[derive(Debug)]
+pub struct Load {
+    /// Requests, tunnels and TCP connections.
+    pub exchanges: AtomicUsize,
+    /// Downstream connections.
+    pub connections: AtomicUsize,
+    started: Instant,
+    last_connected_ms: AtomicU64,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load {
+            exchanges: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            started: Instant::now(),
+            last_connected_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Load {
+    /// Notes that somebody connected.
+    pub fn connected(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_connected_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// How long nobody has connected.
+    pub fn quiet_for(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(
+            self.last_connected_ms.load(Ordering::Relaxed),
+        ))
+    }
+
+    /// Whether anything is in flight.
+    pub fn is_busy(&self) -> bool {
+        self.exchanges.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// What workers are made from; shared by all of them.
+#[derive(Clone)]
+pub struct Shared {
+    /// The configuration.
+    pub live: Live,
+    /// Settings.
+    pub policy: Arc<Policy>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Finished spans go here.
+    pub spans: Spans,
+    /// Access log lines go here.
+    pub log_writer: crate::access_log::Writer,
+    /// What is in flight.
+    pub load: Arc<Load>,
+    /// How far the drain has come.
+    pub stage: watch::Receiver<Stage>,
+}
+
+/// One worker thread's view.
+pub struct Worker {
+    /// Which shard of the metrics is ours.
+    pub index: usize,
+    /// What all workers share.
+    pub shared: Shared,
+    /// Log lines of this worker.
+    pub logs: Rc<Buffers>,
+    /// For destinations that are named by the request itself.
+    pub resolver: Resolver,
+    held: RefCell<(u64, Held)>,
+    random: RefCell<SmallRng>,
+}
+
+impl Worker {
+    /// On its own thread.
+    pub fn new(index: usize, shared: Shared) -> Worker {
+        let held = (shared.live.generation(), Rc::new(shared.live.current()));
+        Worker {
+            index,
+            logs: Rc::new(Buffers::new(shared.log_writer.clone())),
+            resolver: Resolver::system(),
+            held: RefCell::new(held),
+            random: RefCell::new(SmallRng::from_os_rng()),
+            shared,
+        }
+    }
+
+    /// The newest snapshot, and a number that tells it from others.
+    pub fn snapshot(&self) -> (u64, Held) {
+        let generation = self.shared.live.generation();
+        let mut held = self.held.borrow_mut();
+        if held.0 != generation {
+            *held = (generation, Rc::new(self.shared.live.current()));
+        }
+        (held.0, Rc::clone(&held.1))
+    }
+
+    /// How far the drain has come.
+    pub fn stage(&self) -> Stage {
+        *self.shared.stage.borrow()
+    }
+
+    /// A random number.
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().random()
+    }
+
+    /// True with this probability.
+    pub fn chance(&self, share: f64) -> bool {
+        share >= 1.0 || (share > 0.0 && self.random.borrow_mut().random_bool(share))
+    }
+}
