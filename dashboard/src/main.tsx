@@ -4,6 +4,7 @@ import { createRoot } from 'react-dom/client';
 import { App } from './app.tsx';
 import './styles/theme.css';
 import './styles/shell.css';
+import './styles/panel.css';
 import './styles/map.css';
 import './styles/trace.css';
 

@@ -22,17 +22,35 @@ const LABEL = { width: 116, height: 40 };
 /** Space for the arrow head before the card. */
 const GAP = 7;
 
+/** Of the cards in each column. */
+type Heights = ReadonlyMap<number, readonly number[]>;
+
+function heightsOf(places: Places): Heights {
+  const heights = new Map<number, number[]>();
+  for (const { column, y } of places.values()) {
+    const known = heights.get(column);
+    if (known) known.push(y);
+    else heights.set(column, [y]);
+  }
+  return heights;
+}
+
 type Piece = readonly [Point, Point, Point, Point];
 
 export function curves(edges: readonly (readonly [string, string])[], places: Places): Curve[] {
   const drawn = edges.filter(([source, target]) => places.has(source) && places.has(target));
   const port = ports(drawn, places);
-  const labels: Point[] = [];
+  const heights = heightsOf(places);
+  const labels = new Map<number, Point[]>();
   return drawn.map(([source, target], index) => {
     const [from, to] = [places.get(source) as Place, places.get(target) as Place];
-    const pieces = trace(from, to, port.out[index] ?? 0, port.into[index] ?? 0, places);
-    const label = freeLabel(pieces, labels);
-    labels.push(label);
+    const pieces = trace(from, to, port.out[index] ?? 0, port.into[index] ?? 0, heights);
+    // Labels of different gaps are too far apart to meet.
+    const gap = Math.max(from.column, to.column);
+    const taken = labels.get(gap) ?? [];
+    const label = freeLabel(pieces, taken);
+    taken.push(label);
+    labels.set(gap, taken);
     return { source, target, path: pathOf(pieces), label };
   });
 }
@@ -58,14 +76,14 @@ function ports(edges: readonly (readonly [string, string])[], places: Places): {
   return { out: side(0), into: side(1) };
 }
 
-function trace(from: Place, to: Place, out: number, into: number, places: Places): Piece[] {
+function trace(from: Place, to: Place, out: number, into: number, heights: Heights): Piece[] {
   const start = { x: centreX(from) + HALF, y: from.y + out };
   const end = { x: centreX(to) - HALF - GAP, y: to.y + into };
   if (to.column <= from.column) return detour(start, end, from, to);
   const stops: Point[] = [start];
   for (let column = from.column + 1; column < to.column; column++) {
     const share = (column - from.column) / (to.column - from.column);
-    const y = lane(start.y + (end.y - start.y) * share, column, places);
+    const y = lane(start.y + (end.y - start.y) * share, heights.get(column) ?? []);
     const x = centreX({ column, y });
     stops.push({ x: x - HALF, y }, { x: x + HALF, y });
   }
@@ -92,12 +110,12 @@ function detour(start: Point, end: Point, from: Place, to: Place): Piece[] {
 }
 
 /** The height nearest to `wanted` at which a call passes a column without touching a card. */
-function lane(wanted: number, column: number, places: Places): number {
-  const cards = [...places.values()].filter((place) => place.column === column).map((place) => place.y);
+function lane(wanted: number, cards: readonly number[]): number {
   const free = (y: number): boolean => cards.every((card) => Math.abs(card - y) >= MARGIN - 0.01);
-  const candidates = [wanted, ...cards.flatMap((y) => [y - MARGIN, y + MARGIN])].filter(free);
+  if (free(wanted)) return wanted;
+  const candidates = cards.flatMap((y) => [y - MARGIN, y + MARGIN]);
   candidates.sort((a, b) => Math.abs(a - wanted) - Math.abs(b - wanted) || a - b);
-  return candidates[0] ?? wanted;
+  return candidates.find(free) ?? wanted;
 }
 
 /** On the curve, in the widest gap, and beside the labels that are there already if that can be had. */

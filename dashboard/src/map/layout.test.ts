@@ -112,10 +112,12 @@ describe('places', () => {
   });
 
   test('for five hundred services are found within the budget of the whole page', () => {
-    const began = performance.now();
+    // Processor time, for the machine may be busy with a build.
+    const began = process.cpuUsage();
     const places = arrange(mesh(500, 1200, 7));
+    const { user, system } = process.cpuUsage(began);
     expect(places.size).toBe(500);
-    expect(performance.now() - began).toBeLessThan(1000);
+    expect((user + system) / 1000).toBeLessThan(1000);
   });
 
   test('for a newcomer are the nearest free row', () => {

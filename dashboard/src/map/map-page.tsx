@@ -115,6 +115,8 @@ function Mode({ state }: { state: State }): ReactElement {
   );
 }
 
+const AVERAGED = 'From outside, averaged over the whole time range';
+
 /** What came in from outside: calls by clients, or where no client is known, everything that nobody on the map called. */
 function Totals({ map, seconds }: { map: ServiceMap; seconds: number }): ReactElement {
   const clients = new Set(map.nodes.filter(({ type }) => type === 'client').map(({ id }) => id));
@@ -127,7 +129,7 @@ function Totals({ map, seconds }: { map: ServiceMap; seconds: number }): ReactEl
   return (
     <dl className="stats inline" aria-label="Requests from outside">
       <Stat label="Services" value={String(services)} />
-      <Stat label="Requests" value={rate(counts.total, seconds)} />
+      <Stat label="Requests" value={rate(counts.total, seconds)} meaning={AVERAGED} />
       <Stat label="OK" value={percent(okShare(counts))} {...(bad ? { tone: bad.outcome } : {})} />
     </dl>
   );

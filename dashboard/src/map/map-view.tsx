@@ -4,7 +4,7 @@ import { useCallback, useEffect, useMemo, useRef, useState, type KeyboardEvent, 
 import type { ServiceMap } from '../api/types.ts';
 import { Icon } from '../parts/icons.tsx';
 import type { Selection } from '../state/url.ts';
-import { bounds, curves, type Curve } from './curves.ts';
+import { bounds, curves } from './curves.ts';
 import { centreX, type Places } from './layout.ts';
 import { Legend } from './legend.tsx';
 import { EdgeLabel, EdgeShape, NodeShape, type Emphasis } from './shape.tsx';
@@ -59,7 +59,7 @@ export function MapView({ map, seconds, selection, find, onSelect }: Props): Rea
     [selectNode],
   );
 
-  useSelectedInView(selection, { places, curves: lines, control });
+  useSelectedInView(selection, { places, control });
 
   const { x, y, scale, glide } = control.camera;
   const calls = map.edges.flatMap((edge, index) => {
@@ -116,7 +116,7 @@ function panelWidth(): number {
 /** Opening the panel must not hide what it is about; closing it restores the view of everything. */
 function useSelectedInView(
   selection: Selection,
-  { places, curves: lines, control }: { places: Places; curves: Curve[]; control: CameraControl },
+  { places, control }: { places: Places; control: CameraControl },
 ): void {
   const key = JSON.stringify(selection);
   const { reveal, fitAll, isFitted } = control;
@@ -125,13 +125,8 @@ function useSelectedInView(
     const known = places.size > 0;
     if (selection === null && before.current !== 'null' && isFitted()) fitAll();
     if (selection !== null && known) {
-      const place = selection.kind === 'node' ? places.get(selection.id) : undefined;
-      const line =
-        selection.kind === 'edge'
-          ? lines.find(({ source, target }) => source === selection.source && target === selection.target)
-          : undefined;
-      const point = place ? { x: centreX(place), y: place.y } : line?.label;
-      if (point) reveal(point, panelWidth());
+      const place = places.get(selection.kind === 'node' ? selection.id : selection.target);
+      if (place) reveal({ x: centreX(place), y: place.y }, panelWidth());
     }
     before.current = key;
     // Only a new selection, or the first size known, moves the view; a refresh does not.

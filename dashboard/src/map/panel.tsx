@@ -102,7 +102,7 @@ function Figures({ of, seconds }: { of: MapNode | MapEdge; seconds: number }): R
   return (
     <>
       <dl className="stats">
-        <Stat label="Rate" value={rate(of.counts.total, seconds)} />
+        <Stat label="Rate" value={rate(of.counts.total, seconds)} meaning="Averaged over the whole time range" />
         <Stat label="Calls" value={count(of.counts.total)} />
         <Stat label="OK" value={percent(okShare(of.counts))} {...(bad ? { tone: bad.outcome } : {})} />
       </dl>
@@ -113,7 +113,7 @@ function Figures({ of, seconds }: { of: MapNode | MapEdge; seconds: number }): R
         <Quantiles latency={of.latency} />
         {proxyMs !== null && (
           <p className="muted small">
-            of which in the sidecars, on average: <span className="figure">{duration(proxyMs)}</span>
+            of which on the way, in sidecars and network, on average: <span className="figure">{duration(proxyMs)}</span>
           </p>
         )}
       </Section>

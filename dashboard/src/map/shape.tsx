@@ -8,11 +8,12 @@ import { Glyph, outcomeIcon, typeIcon, typeText } from '../parts/icons.tsx';
 import { Ring } from '../parts/ring.tsx';
 import type { Curve } from './curves.ts';
 import { CARD, centreX, type Place } from './layout.ts';
+import { cutName, widthOf } from './text.ts';
 
 export type Emphasis = 'plain' | 'selected' | 'near' | 'dim';
 
 const [HALF, TOP] = [CARD.width / 2, CARD.height / 2];
-const NAME_FITS = 16;
+const NAME_WIDTH = CARD.width - 76 - 10;
 
 interface NodeProps {
   node: MapNode;
@@ -29,6 +30,7 @@ export const NodeShape = memo(function NodeShape(props: NodeProps): ReactElement
   const { node, place, seconds, emphasis } = props;
   // A client's failures are the failures of what it called; said once is enough.
   const bad = node.type === 'client' ? null : concern(node.counts);
+  const name = cutName(node.name, (text) => widthOf(text, 'name') <= NAME_WIDTH);
   const quantile = node.latency.p99 ?? node.latency.mean;
   const latency = `${node.latency.p99 === null ? 'mean' : 'p99'} ${duration(quantile)}`;
   return (
@@ -40,7 +42,7 @@ export const NodeShape = memo(function NodeShape(props: NodeProps): ReactElement
       onPointerEnter={() => props.onHover(node.id)}
       onPointerLeave={() => props.onHover(null)}
     >
-      {node.name.length > NAME_FITS && <title>{node.name}</title>}
+      {name !== node.name && <title>{node.name}</title>}
       <rect className="card" x={-HALF} y={-TOP} width={CARD.width} height={CARD.height} rx={16} />
       <g transform={`translate(${-HALF + 39} 0)`}>
         <Ring counts={node.counts} radius={23} />
@@ -50,7 +52,7 @@ export const NodeShape = memo(function NodeShape(props: NodeProps): ReactElement
       </g>
       <g aria-hidden="true">
         <text className="node-name" x={-HALF + 76} y={-12}>
-          {shorten(node.name, NAME_FITS)}
+          {name}
         </text>
         <text className="node-rate figure" x={-HALF + 76} y={8}>
           {rate(node.counts.total, seconds)}
@@ -110,7 +112,7 @@ export const EdgeLabel = memo(function EdgeLabel({ edge, curve, seconds, emphasi
   const quantile = edge.latency.p99 ?? edge.latency.mean;
   const parts = [rate(edge.counts.total, seconds), ...(quantile === null ? [] : [duration(quantile)])];
   const text = parts.join(' · ');
-  const width = textWidth(text, 6.8) + 20;
+  const width = widthOf(text, 'figure') + 18;
   return (
     <g
       className={`edge-label is-${emphasis}`}
@@ -131,7 +133,7 @@ export const EdgeLabel = memo(function EdgeLabel({ edge, curve, seconds, emphasi
 /** Share, word and sign of the worst outcome. */
 function Mark({ share, x, y, anchor }: { share: Share; x: number; y: number; anchor: 'middle' | 'end' }): ReactElement {
   const text = `${percent(share.share)} ${OUTCOME_TEXT[share.outcome].label}`;
-  const width = textWidth(text, 7.1) + 31;
+  const width = widthOf(text, 'mark') + 30;
   const left = anchor === 'end' ? x - width : x - width / 2;
   return (
     <g className={`mark mark-${share.outcome}`} aria-hidden="true" transform={`translate(${left} ${y - 10})`}>
@@ -144,15 +146,6 @@ function Mark({ share, x, y, anchor }: { share: Share; x: number; y: number; anc
       </text>
     </g>
   );
-}
-
-/** An estimate is enough for a pill around digits. */
-function textWidth(text: string, perLetter: number): number {
-  return [...text].reduce((sum, letter) => sum + (/[.,·/ \u202f]/.test(letter) ? perLetter * 0.6 : perLetter), 0);
-}
-
-export function shorten(name: string, fits: number): string {
-  return name.length <= fits ? name : `${name.slice(0, fits - 1)}…`;
 }
 
 function figures(map: Pick<MapNode, 'counts' | 'latency'>, seconds: number): string {

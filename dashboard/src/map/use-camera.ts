@@ -18,7 +18,7 @@ export interface Box {
 }
 
 const MOST = 2.5;
-const LEAST = 0.08;
+const LEAST = 0.03;
 /** No larger than this when fitting: three services need not fill the wall. */
 const COSY = 1.15;
 const PADDING = 48;

@@ -97,9 +97,10 @@ export function Quantiles({ latency }: { latency: Latency }): ReactElement {
   );
 }
 
-export function Stat({ label, value, tone }: { label: string; value: string; tone?: Outcome }): ReactElement {
+export function Stat(props: { label: string; value: string; tone?: Outcome; meaning?: string }): ReactElement {
+  const { label, value, tone, meaning } = props;
   return (
-    <div className="stat">
+    <div className="stat" title={meaning}>
       <dt>{label}</dt>
       <dd className={tone ? `figure ink-${tone}` : 'figure'}>{value}</dd>
     </div>

@@ -374,7 +374,7 @@ test(`the whole page is at most ${BUDGET_KB} KB compressed, and asks nobody else
   expect(html).not.toMatch(/(?:src|href)="(?:\/|https?:)/);
 });
 
-test('a map of five hundred services is there within a second', async () => {
+test('a map of five hundred services costs the page less than two seconds of processor time', async () => {
   const figures = { total: 90, ok: 90, error: 0, fault: 0, throttle: 0, latency: { p99_ms: 4 } };
   const nodes = Array.from({ length: 500 }, (_, n) => ({ id: `s${n}`, name: `s${n}`, type: 'unknown', ...figures }));
   const edges = Array.from({ length: 1200 }, (_, n) => {
@@ -383,10 +383,14 @@ test('a map of five hundred services is there within a second', async () => {
     return { source: pick(layer, 31), target: pick(layer + 1, 17), ...figures };
   });
   served.answer(() => ({ status: 200, body: { nodes, edges } }));
+  // In the page's own processor time: the machine may be busy with a build at the same time.
+  const debug = await context.newCDPSession(page);
+  await debug.send('Performance.enable', { timeDomain: 'threadTicks' });
   await open();
-  await node('s1').waitFor();
-  const took = await page.evaluate(() => performance.now());
+  await node('s499').waitFor();
+  const { metrics } = await debug.send('Performance.getMetrics');
+  const took = metrics.find(({ name }) => name === 'TaskDuration')?.value;
   expect(await page.locator('[data-node]').count()).toBe(500);
-  // A second on a machine of its own; this one may be shared with a build.
-  expect(took).toBeLessThan(4000);
+  expect(took).toBeGreaterThan(0);
+  expect(took).toBeLessThan(2);
 });
