@@ -32,7 +32,9 @@ const UNIT: usize = 1024;
 /// Batches that one commit takes.
 const GROUP: usize = 512;
 /// Traces that one settling takes: bounds how long a commit waits behind it.
-const SETTLE_AT_ONCE: usize = 256;
+const SETTLE_AT_ONCE: usize = 512;
+/// Settling rests between rounds: each rewrites the counts it touches, however few traces it settles.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Ids waiting to settle; beyond it the oldest settle at once.
 const MAX_UNSETTLED: usize = 500_000;
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
@@ -215,6 +217,8 @@ impl Writer {
                 for trace in traces {
                     self.waiting.arrived(trace, now);
                 }
+                // Before anybody is answered: who reads zero after an answer may rely on it.
+                self.metrics.unsettled.set(self.waiting.len() as i64);
             }
             Err(error) => {
                 tracing::error!(
@@ -251,7 +255,9 @@ impl Writer {
 
     async fn settle(&mut self) {
         let due = self.waiting.take_due(Instant::now(), SETTLE_AT_ONCE);
-        self.metrics.unsettled.set(self.waiting.len() as i64);
+        self.metrics
+            .unsettled
+            .set((self.waiting.len() + due.len()) as i64);
         if due.is_empty() {
             return;
         }
@@ -265,9 +271,10 @@ impl Writer {
                 self.waiting.put_back(due, Instant::now() + RETRY_SETTLE);
             }
             Err(error) => {
-                tracing::error!(%error, traces = due.len(), "settling panicked; left for the next start")
+                tracing::error!(%error, traces = due.len(), "settling panicked; left for the next start");
             }
         }
+        self.metrics.unsettled.set(self.waiting.len() as i64);
     }
 
     async fn expire(&self) {
@@ -302,6 +309,8 @@ struct Waiting {
     traces: HashMap<TraceId, Due>,
     /// One entry per trace in `traces`; when its time comes the trace is due or moves back to its real time.
     queue: VecDeque<(Instant, TraceId)>,
+    rest: Duration,
+    resting_until: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -317,6 +326,8 @@ impl Waiting {
             latest: settle * 9 / 10,
             traces: HashMap::new(),
             queue: VecDeque::new(),
+            rest: (settle / 20).min(LONGEST_REST),
+            resting_until: Instant::now(),
         }
     }
 
@@ -347,13 +358,18 @@ impl Waiting {
         if self.traces.len() > MAX_UNSETTLED {
             return Some(Instant::now());
         }
-        self.queue.front().map(|(at, _)| *at)
+        self.queue
+            .front()
+            .map(|(at, _)| (*at).max(self.resting_until))
     }
 
     /// The queue stays sorted: everything is pushed at `now + quiet`, or later by one recheck.
     fn take_due(&mut self, now: Instant, at_most: usize) -> Vec<TraceId> {
         let mut due = Vec::new();
         let mut again = Vec::new();
+        if now < self.resting_until && self.traces.len() <= MAX_UNSETTLED {
+            return due;
+        }
         while due.len() < at_most {
             let crowded = self.traces.len() > MAX_UNSETTLED;
             let Some((at, trace)) = self.queue.front().copied() else {
@@ -373,6 +389,9 @@ impl Waiting {
             } else {
                 again.push((real, trace));
             }
+        }
+        if due.len() < at_most {
+            self.resting_until = now + self.rest;
         }
         for entry in again {
             let place = self.queue.partition_point(|(at, _)| *at <= entry.0);
