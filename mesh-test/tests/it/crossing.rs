@@ -8,32 +8,77 @@ use mesh_test::eventually::eventually;
 use mesh_test::mesh::Mesh;
 use mesh_test::mesh::free_port;
 use mesh_test::mesh::live;
+use mesh_test::program::Program;
 use mesh_test::upstream::Behaviour;
 use mesh_test::upstream::Upstream;
 use serde_json::json;
 
 #[tokio::test]
-async fn a_request_crosses_two_sidecars_and_arrives_with_its_trace() -> anyhow::Result<()> {
+async fn a_request_crosses_two_sidecars_and_its_trace_and_map_say_so() -> anyhow::Result<()> {
     let app = Upstream::start("shop", Behaviour::Echo).await?;
     let port = free_port()?;
     let mesh = Mesh::start().await?;
+    let collector = collector().await?;
     mesh.node("shop", port, &[]).await?;
     mesh.service("shop.local", "shop").await?;
     mesh.node("web", free_port()?, &["shop.local"]).await?;
-    let _shop = mesh.sidecar("shop", port, app.address()).await?;
-    let web = mesh.sidecar("web", free_port()?, app.address()).await?;
+    let otlp = format!("http://{}", collector.address("otlp_grpc")?);
+    let traced = [("XRAY_SAMPLING_RATE", "1")];
+    let listen = format!("127.0.0.1:{port}={}", app.address());
+    let arguments = ["--collector", &otlp, "--listen", &listen];
+    let _shop = mesh
+        .proxy("mesh/m/virtualNode/shop", &arguments, &traced)
+        .await?;
+    let web = mesh
+        .proxy("mesh/m/virtualNode/web", &["--collector", &otlp], &traced)
+        .await?;
 
     let answer = client::get(web.address("egress")?, "shop.local", "/things?id=7").await?;
 
     assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.headers["server"], "envoy");
     let said = answer.json()?;
-    assert_eq!(said["name"], "shop");
     assert_eq!(said["path"], "/things?id=7");
     for header in ["traceparent", "x-amzn-trace-id", "x-request-id"] {
         assert!(said["headers"][header].is_string(), "no {header} in {said}");
     }
-    assert_eq!(answer.headers["server"], "envoy");
+    let api = collector.address("api")?;
+    let edges = eventually(Duration::from_secs(20), || async move {
+        let map = client::get(api, "localhost", "/pillion/v1/map?start=0&end=99999999999")
+            .await?
+            .json()?;
+        let edges = map["edges"].as_array().cloned().unwrap_or_default();
+        anyhow::ensure!(!edges.is_empty(), "the map has no edges: {map}");
+        Ok(edges)
+    })
+    .await?;
+    let call = edges
+        .iter()
+        .find(|edge| edge["source"] == "web" && edge["target"] == "shop");
+    assert_eq!(
+        call.map(|edge| edge["ok"].clone()),
+        Some(json!(1)),
+        "{edges:?}"
+    );
     Ok(())
+}
+
+async fn collector() -> anyhow::Result<Program> {
+    let local = "127.0.0.1:0";
+    let doors = [
+        "--otlp-grpc-addr",
+        "--otlp-http-addr",
+        "--xray-udp-addr",
+        "--xray-tcp-addr",
+    ];
+    let pages = ["--api-addr", "--admin-addr"];
+    let mut arguments: Vec<&str> = doors
+        .iter()
+        .chain(&pages)
+        .flat_map(|flag| [*flag, local])
+        .collect();
+    arguments.extend(["--store", "traces", "--settle", "1s"]);
+    Program::start("pillion-collector", &arguments, &[]).await
 }
 
 #[tokio::test]
