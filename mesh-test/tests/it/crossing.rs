@@ -44,7 +44,7 @@ async fn a_request_crosses_two_sidecars_and_its_trace_and_map_say_so() -> anyhow
     }
     let api = collector.address("api")?;
     let edges = eventually(Duration::from_secs(20), || async move {
-        let map = client::get(api, "localhost", "/pillion/v1/map?start=0&end=99999999999")
+        let map = client::get(api, "localhost", "/pillion/v1/map?start=0&end=9000000000")
             .await?
             .json()?;
         let edges = map["edges"].as_array().cloned().unwrap_or_default();
