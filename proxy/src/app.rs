@@ -1,2 +1,317 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The only wiring: binds sockets, starts the parts, returns the bound addresses.
+//! The only wiring: binds sockets, starts the parts, prints the readiness line, and takes them down again. Nobody
+//! imports this but `main` (and the admin pages, for [`Drain`]).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pillion_runtime::admin::serve;
+use pillion_runtime::listening;
+use pillion_runtime::listening::BindError;
+use pillion_runtime::listening::ExposedError;
+use pillion_runtime::signals;
+use pillion_runtime::spans::Attribute;
+use pillion_runtime::spans::Spans;
+use pillion_runtime::spans::SpansError;
+use pillion_runtime::tasks::Tasks;
+use pillion_runtime::telemetry::LogLevel;
+use tokio::net::TcpListener;
+use tonic::transport::Channel;
+
+use crate::admin;
+use crate::admin::Pages;
+use crate::config::Config;
+use crate::identity;
+use crate::listener;
+use crate::listener::DataPlane;
+use crate::metrics::Metrics;
+use crate::snapshot::Live;
+use crate::snapshot::Snapshot;
+use crate::state;
+use crate::state::SaveError;
+use crate::state::StateDir;
+use crate::worker::Policy;
+use crate::xds::apply::Applier;
+use crate::xds::client;
+use crate::xds::client::ChannelError;
+use crate::xds::client::Control;
+use crate::xds::status::Status;
+
+/// After the listeners have closed, what is in flight may take this long to finish.
+const LAST_EXCHANGES: Duration = Duration::from_secs(15);
+/// Background tasks (export, logs, state) may take this long to put away what they hold.
+const LAST_TASKS: Duration = Duration::from_secs(5);
+/// Key material on disk is looked at this often.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
+
+/// A proxy that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The data path.
+    #[error(transparent)]
+    DataPlane(#[from] listener::StartError),
+    /// An admin address that strangers could reach.
+    #[error(transparent)]
+    Exposed(#[from] ExposedError),
+    /// The control plane's endpoint.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The span exporter.
+    #[error(transparent)]
+    Spans(#[from] SpansError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] SaveError),
+    /// A metric registered twice.
+    #[error("register metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// A `server` header that HTTP cannot carry.
+    #[error("--server-header {value:?} is no header value; use visible ASCII")]
+    ServerHeader {
+        /// As configured.
+        value: String,
+    },
+}
+
+/// A running proxy.
+pub struct App {
+    config: Arc<Config>,
+    tasks: Tasks,
+    drain: Drain,
+    status: Status,
+}
+
+/// Draining, as admin pages and signals ask for it. Clones share it.
+#[derive(Clone)]
+pub struct Drain {
+    data: Arc<DataPlane>,
+    tasks: Tasks,
+    wait: Duration,
+    begun: Arc<AtomicBool>,
+}
+
+impl Drain {
+    /// Tells callers to go elsewhere while accepting on, and closes the listeners after the wait.
+    pub fn gracefully(&self) {
+        if self.begun.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.data.announce_drain();
+        let (data, wait) = (Arc::clone(&self.data), self.wait);
+        self.tasks
+            .spawn_until_stopped("graceful-drain", async move {
+                tokio::time::sleep(wait).await;
+                data.close_listeners();
+            });
+    }
+
+    /// Closes the listeners now.
+    pub fn at_once(&self) {
+        self.data.close_listeners();
+    }
+
+    /// Requests, tunnels and TCP connections in flight.
+    pub fn in_flight(&self) -> usize {
+        self.data.in_flight()
+    }
+}
+
+impl App {
+    /// Binds every socket, starts every part, and announces the addresses. Must be called on the control runtime.
+    pub fn start(config: Config, level: LogLevel) -> Result<App, AppError> {
+        let config = Arc::new(config);
+        let tasks = Tasks::new();
+        let (admin, agent) = bind_servers(&config)?;
+        let channel = client::channel(&config.xds)?;
+        let state = prepare_state(&config)?;
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::new(config.workers, config.node.labels());
+        metrics.register(&registry)?;
+        let status = Status::new(config.node.labels())?;
+        registry.register(Box::new(status.clone()))?;
+        let live = Live::new(Snapshot::empty(metrics.clone()));
+        let control = Control::new(Applier::new(live.clone()), status.clone());
+        let spans = start_spans(&config, &tasks)?;
+        let data = listener::start(&live, settings(&config)?, &metrics, spans, &tasks)?;
+        let data = Arc::new(data);
+        let drain = Drain {
+            data: Arc::clone(&data),
+            tasks: tasks.clone(),
+            wait: config.drain_wait,
+            begun: Arc::default(),
+        };
+        let servers = addresses_of(&admin, &agent);
+        let addresses = {
+            let data = Arc::clone(&data);
+            move || {
+                let mut all = servers.clone();
+                all.extend(data.addresses());
+                all
+            }
+        };
+        let bound = addresses();
+        let pages = Pages::new(admin::Parts {
+            config: Arc::clone(&config),
+            control: control.clone(),
+            live: live.clone(),
+            metrics,
+            registry,
+            level,
+            drain: drain.clone(),
+            addresses: Arc::new(addresses),
+        });
+        tasks.spawn(
+            "admin",
+            serve(admin, admin::admin(pages.clone()), tasks.stop()),
+        );
+        tasks.spawn("agent", serve(agent, admin::agent(pages), tasks.stop()));
+        listening::announce(&bound);
+        start_control(&config, &tasks, &control, channel, state);
+        watch_files(&tasks, live, control);
+        Ok(App {
+            config,
+            tasks,
+            drain,
+            status,
+        })
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
+    pub async fn run(self) {
+        let signal = signals::terminated().await;
+        tracing::info!(
+            signal,
+            wait_s = self.config.drain_wait.as_secs(),
+            "draining"
+        );
+        self.status.set_draining();
+        let limit = self.config.drain_wait + LAST_EXCHANGES;
+        tokio::select! {
+            cut = self.drain.data.drain(self.config.drain_wait, limit) => {
+                if cut > 0 {
+                    tracing::warn!(cut, "exchanges were cut off");
+                }
+            }
+            signal = signals::terminated() => tracing::warn!(signal, "asked again: leaving without finishing"),
+        }
+        let left = self.tasks.drain(LAST_TASKS).await;
+        tracing::info!(tasks_left = left, "drained");
+    }
+}
+
+fn bind_servers(config: &Config) -> Result<(TcpListener, TcpListener), AppError> {
+    listening::require_loopback("--admin-addr", config.admin, config.insecure)?;
+    listening::require_loopback("--agent-addr", config.agent, config.insecure)?;
+    let admin = listening::bind("--admin-addr", config.admin)?;
+    let agent = listening::bind("--agent-addr", config.agent)?;
+    Ok((admin, agent))
+}
+
+fn addresses_of(admin: &TcpListener, agent: &TcpListener) -> Vec<(String, SocketAddr)> {
+    let named = [("admin", admin), ("agent", agent)];
+    named
+        .into_iter()
+        .filter_map(|(name, socket)| Some((name.to_owned(), socket.local_addr().ok()?)))
+        .collect()
+}
+
+fn prepare_state(config: &Config) -> Result<Option<StateDir>, AppError> {
+    let Some(dir) = &config.state_dir else {
+        return Ok(None);
+    };
+    let state = StateDir::new(dir.clone(), &config.node.id);
+    state.prepare()?;
+    Ok(Some(state))
+}
+
+fn start_spans(config: &Config, tasks: &Tasks) -> Result<Spans, AppError> {
+    let Some(collector) = &config.collector else {
+        return Ok(Spans::off());
+    };
+    let resource = vec![
+        Attribute::new("service.name", config.service_name.clone()),
+        Attribute::new("pillion.proxy", true),
+        Attribute::new("pillion.mesh", config.node.mesh.clone()),
+        Attribute::new("pillion.node", config.node.name.clone()),
+    ];
+    Ok(Spans::start(collector, resource, tasks)?)
+}
+
+fn settings(config: &Config) -> Result<listener::Settings, AppError> {
+    let server_header = match &config.server_header {
+        None => None,
+        Some(value) => {
+            let header = value.parse().map_err(|_| AppError::ServerHeader {
+                value: value.clone(),
+            })?;
+            Some(header)
+        }
+    };
+    let listens = config.listen.iter().map(|listen| listener::Listen {
+        address: listen.bind,
+        port: listen.bind.port(),
+        app: listen.app,
+    });
+    Ok(listener::Settings {
+        ingress: Some(config.ingress),
+        egress: Some(config.egress),
+        listens: listens.collect(),
+        gateway: config.gateway,
+        workers: config.workers,
+        policy: Policy {
+            server_header,
+            sampling: config.sampling,
+            ..Policy::default()
+        },
+        announce: Arc::new(listening::announce),
+    })
+}
+
+fn start_control(
+    config: &Arc<Config>,
+    tasks: &Tasks,
+    control: &Control,
+    channel: Channel,
+    state: Option<StateDir>,
+) {
+    let identity = identity::Keeper {
+        node_id: config.node.id.clone(),
+        channel: channel.clone(),
+        control: control.clone(),
+        state: state.clone(),
+    };
+    tasks.spawn("identity", identity.run(tasks.stop()));
+    if let Some(state) = state {
+        tasks.spawn("state", state::keep(state, control.clone(), tasks.stop()));
+    }
+    let (config, control, stop) = (Arc::clone(config), control.clone(), tasks.stop());
+    if !config.initial_fetch_timeout.is_zero() {
+        let (status, limit) = (control.status.clone(), config.initial_fetch_timeout);
+        tasks.spawn_until_stopped("initial-fetch", async move {
+            tokio::time::sleep(limit).await;
+            status.give_up_waiting();
+        });
+    }
+    tasks.spawn("xds", async move {
+        client::keep(&config, channel, control, stop).await
+    });
+}
+
+/// Certificates in files are taken anew when they change.
+fn watch_files(tasks: &Tasks, live: Live, control: Control) {
+    tasks.spawn_until_stopped("certificate-files", async move {
+        loop {
+            tokio::time::sleep(LOOK_AT_FILES).await;
+            if live.current().files_changed() {
+                tracing::info!("key material on disk has changed");
+                control.applier.lock().recompile();
+            }
+        }
+    });
+}

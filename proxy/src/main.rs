@@ -1,2 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-fn main() {}
+//! `pillion-proxy`: arguments, runtime, exit code. Exit codes: 0 drained, 1 failed, 2 bad usage or configuration.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use pillion_proxy::app::App;
+use pillion_proxy::config;
+use pillion_proxy::config::Args;
+use pillion_proxy::config::Config;
+use pillion_proxy::config::Problem;
+use pillion_runtime::telemetry;
+
+const BAD_CONFIGURATION: u8 = 2;
+/// Threads for xDS, admin, export and logs; requests never run here.
+const CONTROL_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let config = match args.check(&env) {
+        Ok(config) => config,
+        Err(problems) => return report(&problems),
+    };
+    if args.check {
+        return show(&config);
+    }
+    let level = telemetry::init_logging(&config.log_filter);
+    for warning in config::warnings(&env) {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(config = %config.to_json(), "effective configuration");
+    match run(config, level) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config, level: telemetry::LogLevel) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("start the control runtime")?;
+    runtime.block_on(async {
+        let app = App::start(config, level)?;
+        app.run().await;
+        Ok(())
+    })
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "usage errors come before there is a log, for a person at a terminal"
+)]
+fn report(problems: &[Problem]) -> ExitCode {
+    eprintln!("pillion-proxy cannot start:");
+    for problem in problems {
+        eprintln!("  {problem}");
+    }
+    eprintln!("See pillion-proxy --help.");
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+#[allow(clippy::print_stdout, reason = "--check answers on stdout")]
+fn show(config: &Config) -> ExitCode {
+    println!("{:#}", config.to_json());
+    ExitCode::SUCCESS
+}

@@ -1,2 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The control plane's stream and what becomes of its resources.
+//! The control plane's side of the proxy: [`client`] keeps the stream, [`apply`] builds the next snapshot from what it
+//! brings, [`names`] says what that asks for, [`status`] tells others how it goes. The last good configuration keeps
+//! serving whatever happens here.
+
+pub mod apply;
+pub mod client;
+pub mod names;
+pub mod status;

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Integration tests of the proxy.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
 mod config;
 mod http;
+mod ingress;
+mod pki;
 mod plane;
+mod smuggling;
+mod stream;
+mod telemetry;
+mod tls;
 mod xds;
 mod xds_proxy;
 mod xds_server;

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pages that people and scripts read: `/server_info`, `/clusters`, `/listeners`, `/certs`, in Envoy's shapes. Called by
+//! the admin server.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use axum::extract::RawQuery;
+use axum::extract::State;
+use axum::response::Html;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use pillion_xds::endpoint::Health;
+use pillion_xds::secret::Secret;
+use pillion_xds::secret::SecretValue;
+use serde_json::Value;
+use serde_json::json;
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::Pem;
+
+use super::Pages;
+use super::pretty;
+use super::query;
+use crate::cluster::Cluster;
+use crate::cluster::Member;
+
+pub(super) async fn index() -> Html<&'static str> {
+    Html(
+        "<title>Pillion proxy</title><h1>Pillion proxy</h1><ul>\
+         <li><a href=ready>ready</a><li><a href=server_info>server_info</a><li><a href=stats>stats</a>\
+         <li><a href=stats/prometheus>stats/prometheus</a><li><a href=clusters>clusters</a>\
+         <li><a href=listeners>listeners</a><li><a href=certs>certs</a><li><a href=config_dump>config_dump</a>\
+         <li><a href=config>config</a></ul>\
+         <p>By POST: /logging?level= /drain_listeners?graceful /healthcheck/fail /healthcheck/ok /reset_counters",
+    )
+}
+
+pub(super) async fn server_info(State(pages): State<Pages>) -> Response {
+    let status = &pages.control.status;
+    let uptime = format!("{}s", status.uptime_s());
+    let node = &pages.config.node;
+    pretty(&json!({
+        "version": concat!("pillion-proxy/", env!("CARGO_PKG_VERSION")),
+        "state": status.state().word(),
+        "hot_restart_version": "disabled",
+        "command_line_options": {
+            "concurrency": pages.config.workers,
+            "service_node": node.id,
+            "service_cluster": node.cluster,
+            "log_level": pages.level.get(),
+            "drain_time": format!("{}s", pages.config.drain_wait.as_secs()),
+        },
+        "node": {"id": node.id, "cluster": node.cluster, "user_agent_name": "pillion-proxy"},
+        "uptime_current_epoch": uptime,
+        "uptime_all_epochs": uptime,
+        "pending": status.pending(),
+    }))
+}
+
+pub(super) async fn clusters(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> Response {
+    let snapshot = pages.live.current();
+    let mut clusters: Vec<_> = snapshot.clusters().collect();
+    clusters.sort_by(|a, b| a.name().cmp(b.name()));
+    if query(raw.as_deref(), "format").as_deref() == Some("json") {
+        let all: Vec<Value> = clusters
+            .iter()
+            .map(|cluster| cluster_json(cluster))
+            .collect();
+        return pretty(&json!({"cluster_statuses": all}));
+    }
+    let mut text = String::new();
+    for cluster in clusters {
+        // Writing to a string cannot fail.
+        let written = cluster_text(&mut text, cluster);
+        debug_assert!(written.is_ok());
+    }
+    text.into_response()
+}
+
+fn cluster_text(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
+    let name = cluster.name();
+    writeln!(text, "{name}::observability_name::{name}")?;
+    let limits = &cluster.config.limits;
+    for (limit, value) in [
+        ("max_connections", limits.max_connections.unwrap_or(1024)),
+        (
+            "max_pending_requests",
+            limits.max_pending_requests.unwrap_or(1024),
+        ),
+        ("max_requests", limits.max_requests.unwrap_or(1024)),
+        ("max_retries", limits.max_retries.unwrap_or(3)),
+    ] {
+        writeln!(text, "{name}::default_priority::{limit}::{value}")?;
+    }
+    writeln!(text, "{name}::added_via_api::true")?;
+    let Some(set) = cluster.set() else {
+        return Ok(());
+    };
+    for member in set.members() {
+        let endpoint = &member.endpoint;
+        let host = format!("{name}::{}", endpoint.addr);
+        writeln!(
+            text,
+            "{host}::rq_active::{}",
+            endpoint.active.load(Ordering::Relaxed)
+        )?;
+        writeln!(
+            text,
+            "{host}::rq_total::{}",
+            endpoint.total.load(Ordering::Relaxed)
+        )?;
+        writeln!(text, "{host}::hostname::{}", endpoint.hostname)?;
+        writeln!(text, "{host}::health_flags::{}", health_flags(member))?;
+        writeln!(text, "{host}::weight::{}", member.weight)?;
+        writeln!(text, "{host}::zone::{}", endpoint.zone)?;
+        writeln!(text, "{host}::priority::{}", member.priority)?;
+    }
+    Ok(())
+}
+
+fn health_flags(member: &Member) -> String {
+    let endpoint = &member.endpoint;
+    let mut flags = Vec::new();
+    if endpoint.unhealthy.load(Ordering::Relaxed) {
+        flags.push("/failed_active_hc");
+    }
+    if endpoint.ejected.load(Ordering::Relaxed) {
+        flags.push("/failed_outlier_check");
+    }
+    match member.health {
+        Health::Healthy => {}
+        Health::Unhealthy => flags.push("/failed_eds_health"),
+        Health::Draining => flags.push("/eds_status_draining"),
+    }
+    if flags.is_empty() {
+        "healthy".to_owned()
+    } else {
+        flags.concat()
+    }
+}
+
+fn cluster_json(cluster: &Cluster) -> Value {
+    let set = cluster.set();
+    let members = set.iter().flat_map(|set| set.members());
+    let hosts: Vec<Value> = members
+        .map(|member| {
+            let endpoint = &member.endpoint;
+            json!({
+                "address": {"socket_address": {
+                    "address": endpoint.addr.ip().to_string(),
+                    "port_value": endpoint.addr.port(),
+                }},
+                "health_status": health_flags(member),
+                "weight": member.weight,
+                "priority": member.priority,
+                "hostname": endpoint.hostname,
+            })
+        })
+        .collect();
+    json!({"name": cluster.name(), "added_via_api": true, "host_statuses": hosts})
+}
+
+pub(super) async fn listeners(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> Response {
+    let mut sockets = (pages.addresses)();
+    sockets.retain(|(name, _)| name != "admin" && name != "agent");
+    if query(raw.as_deref(), "format").as_deref() == Some("json") {
+        let all: Vec<Value> = sockets
+            .iter()
+            .map(|(name, addr)| {
+                let address = json!({"address": addr.ip().to_string(), "port_value": addr.port()});
+                json!({"name": name, "local_address": {"socket_address": address}})
+            })
+            .collect();
+        return pretty(&json!({"listener_statuses": all}));
+    }
+    let lines: String = sockets
+        .iter()
+        .map(|(name, addr)| format!("{name}::{addr}\n"))
+        .collect();
+    lines.into_response()
+}
+
+pub(super) async fn certs(State(pages): State<Pages>) -> Response {
+    let applier = pages.control.applier.lock();
+    let all: Vec<Value> = applier
+        .resources()
+        .secrets
+        .values()
+        .map(|secret| certificate_json(secret))
+        .collect();
+    drop(applier);
+    pretty(&json!({"certificates": all}))
+}
+
+fn certificate_json(secret: &Secret) -> Value {
+    match &secret.value {
+        SecretValue::Certificate { chain, .. } => {
+            json!({"name": secret.name, "ca_cert": [], "cert_chain": details(chain)})
+        }
+        SecretValue::TrustBundle(roots) => {
+            json!({"name": secret.name, "ca_cert": details(roots), "cert_chain": []})
+        }
+    }
+}
+
+/// One entry per certificate that parses.
+fn details(pem: &str) -> Vec<Value> {
+    let blocks = Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
+    blocks
+        .filter_map(|block| {
+            block
+                .parse_x509()
+                .ok()
+                .map(|certificate| detail(&certificate))
+        })
+        .collect()
+}
+
+fn detail(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Value {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names: Vec<Value> = names
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(json!({"uri": uri})),
+            GeneralName::DNSName(dns) => Some(json!({"dns": dns})),
+            GeneralName::IPAddress(bytes) => Some(json!({"ip_address": ip_text(bytes)})),
+            _ => None,
+        })
+        .collect();
+    let validity = certificate.validity();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let left = validity
+        .not_after
+        .timestamp()
+        .saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    json!({
+        "serial_number": certificate.raw_serial_as_string().replace(':', ""),
+        "subject": certificate.subject().to_string(),
+        "subject_alt_names": names,
+        "valid_from": validity.not_before.timestamp(),
+        "expiration_time": validity.not_after.timestamp(),
+        "days_until_expiration": left / 86_400,
+        "seconds_until_expiration": left,
+    })
+}
+
+fn ip_text(bytes: &[u8]) -> String {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return std::net::Ipv4Addr::from(v4).to_string();
+    }
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(v6) => std::net::Ipv6Addr::from(v6).to_string(),
+        Err(_) => String::new(),
+    }
+}
