@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The built page in a real browser, below a prefix and under the strictest policy, against recorded answers.
+// The built page in a real browser, below a prefix and under the strictest policy, against the made answers of `sample.ts`.
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
