@@ -6,7 +6,6 @@ pub mod ads;
 pub mod api;
 pub mod app;
 pub mod config;
-pub mod discovery;
 pub mod identity;
 pub mod publish;
 pub mod store;

@@ -107,13 +107,16 @@ pub fn node(trust_domain: &str, view: &NodeView<'_>) -> Translation {
         .flat_map(|callee| callee.findings.clone())
         .collect();
     findings.extend(listener::hidden_tcp(&callees));
-    findings.extend(tls::foreign_secrets(
-        &caller,
-        view.spec
-            .listeners()
-            .iter()
-            .filter_map(|one| one.tls.as_ref()),
-    ));
+    let listeners = view
+        .spec
+        .listeners()
+        .iter()
+        .filter_map(|one| one.tls.as_ref());
+    let policies = view
+        .backends
+        .iter()
+        .filter_map(|backend| backend.client_policy);
+    findings.extend(tls::foreign_secrets(&caller, listeners, policies));
     finish(resources, clusters, findings)
 }
 
@@ -150,12 +153,15 @@ pub fn gateway(trust_domain: &str, view: &GatewayView<'_>) -> Translation {
             &caller, view, listener,
         )));
     }
+    let listeners = view
+        .spec
+        .listeners
+        .iter()
+        .filter_map(|one| one.tls.as_ref());
     findings.extend(tls::foreign_secrets(
         &caller,
-        view.spec
-            .listeners
-            .iter()
-            .filter_map(|one| one.tls.as_ref()),
+        listeners,
+        view.client_policy.into_iter(),
     ));
     finish(resources, clusters, findings)
 }

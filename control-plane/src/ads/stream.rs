@@ -240,3 +240,90 @@ impl Session {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::cluster::original_destination;
+    use pillion_xds::route::RouteConfiguration;
+
+    fn snapshot(clusters: &[&str]) -> Arc<Snapshot> {
+        let table = RouteConfiguration {
+            name: format!("to {clusters:?}"),
+            virtual_hosts: Vec::new(),
+        };
+        let table = Resource::Route(RouteConfiguration {
+            name: "r".into(),
+            ..table
+        });
+        let clusters = clusters
+            .iter()
+            .map(|name| Resource::Cluster(original_destination(name)));
+        Arc::new(Snapshot::checked(1, clusters.chain([table]).collect()).unwrap())
+    }
+
+    fn ask(session: &mut Session, kind: ResourceType, nonce: &str) {
+        let request = DiscoveryRequest {
+            type_url: kind.url().to_owned(),
+            response_nonce: nonce.to_owned(),
+            resource_names: if kind == ResourceType::Route {
+                vec!["r".to_owned()]
+            } else {
+                Vec::new()
+            },
+            ..Default::default()
+        };
+        session.hear::<StateOfTheWorld>(&request).unwrap();
+    }
+
+    fn kinds(sent: &[Outgoing<DiscoveryResponse>]) -> Vec<ResourceType> {
+        sent.iter().map(|one| one.kind).collect()
+    }
+
+    #[test]
+    fn routes_wait_for_clusters_to_be_acknowledged() {
+        let mut session = Session::new(Protocol::StateOfTheWorld, snapshot(&["a"]));
+        ask(&mut session, ResourceType::Route, "");
+        ask(&mut session, ResourceType::Cluster, "");
+        let sent = session.fill::<StateOfTheWorld>(Instant::now());
+        assert_eq!(kinds(&sent), [ResourceType::Cluster]);
+        ask(&mut session, ResourceType::Cluster, &sent[0].message.nonce);
+        assert_eq!(
+            kinds(&session.fill::<StateOfTheWorld>(Instant::now())),
+            [ResourceType::Route]
+        );
+    }
+
+    #[test]
+    fn a_cluster_that_never_gets_warm_holds_nobody_up_for_long() {
+        let mut session = Session::new(Protocol::StateOfTheWorld, snapshot(&["a"]));
+        ask(&mut session, ResourceType::Cluster, "");
+        ask(&mut session, ResourceType::Route, "");
+        assert_eq!(session.fill::<StateOfTheWorld>(Instant::now()).len(), 1);
+        let wake_at = session.wake_at().unwrap();
+        assert_eq!(
+            kinds(&session.fill::<StateOfTheWorld>(wake_at)),
+            [ResourceType::Route]
+        );
+    }
+
+    #[test]
+    fn a_cluster_leaves_after_the_client_has_answered_for_its_routes() {
+        let now = Instant::now();
+        let mut session = Session::new(Protocol::StateOfTheWorld, snapshot(&["a", "b"]));
+        ask(&mut session, ResourceType::Cluster, "");
+        let sent = session.fill::<StateOfTheWorld>(now);
+        ask(&mut session, ResourceType::Cluster, &sent[0].message.nonce);
+        ask(&mut session, ResourceType::Route, "");
+        let routes = session.fill::<StateOfTheWorld>(now);
+        session.replace(snapshot(&["a"]));
+        assert!(
+            session.fill::<StateOfTheWorld>(now).is_empty(),
+            "routes are still on their way"
+        );
+        ask(&mut session, ResourceType::Route, &routes[0].message.nonce);
+        let sent = session.fill::<StateOfTheWorld>(now);
+        assert_eq!(kinds(&sent), [ResourceType::Cluster]);
+        assert_eq!(sent[0].message.resources.len(), 1);
+    }
+}

@@ -44,12 +44,14 @@ pub struct Clusters {
     pub findings: Vec<String>,
 }
 
+/// A target as one virtual service reaches it: its name, the target, and the TLS towards it.
+type Demand<'a> = (&'a str, &'a Target<'a>, Option<UpstreamTls>);
+
 impl Clusters {
     /// One cluster per listener that any callee reaches. Where virtual services reach the same listener under
     /// different client policies, each gets its own, `_<virtual service>` appended (design 10).
     pub fn gather(caller: &Caller, callees: &[Callee<'_>], limits: &CircuitBreakers) -> Clusters {
-        let mut demands: BTreeMap<(&str, u16), Vec<(&str, &Target<'_>, Option<UpstreamTls>)>> =
-            BTreeMap::new();
+        let mut demands: BTreeMap<(&str, u16), Vec<Demand<'_>>> = BTreeMap::new();
         for callee in callees {
             for target in callee
                 .ports

@@ -351,13 +351,13 @@ mod tests {
         PathChange::Prefix("/".into())
     }
 
-    fn folded(outer: PathMatch, change: PathChange, inner: PathMatch) -> Vec<Composed> {
-        compose_path(&outer, &change, &inner).unwrap()
+    fn folded(outer: &PathMatch, change: &PathChange, inner: &PathMatch) -> Vec<Composed> {
+        compose_path(outer, change, inner).unwrap()
     }
 
     #[test]
     fn the_matched_prefix_becomes_one_slash_not_two() {
-        let all = folded(prefix("/chapter"), to_root(), prefix("/"));
+        let all = folded(&prefix("/chapter"), &to_root(), &prefix("/"));
         assert_eq!(
             all,
             [
@@ -366,7 +366,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            folded(prefix("/chapter/"), to_root(), prefix("/")),
+            folded(&prefix("/chapter/"), &to_root(), &prefix("/")),
             [Composed::to(prefix("/chapter/"), "/")]
         );
     }
@@ -374,14 +374,14 @@ mod tests {
     #[test]
     fn a_route_of_the_service_sees_the_rewritten_path() {
         assert_eq!(
-            folded(prefix("/color1"), to_root(), prefix("/tell")),
+            folded(&prefix("/color1"), &to_root(), &prefix("/tell")),
             [Composed::to(prefix("/color1/tell"), "/tell")]
         );
         assert_eq!(
-            folded(prefix("/color1"), to_root(), exact("/tell")),
+            folded(&prefix("/color1"), &to_root(), &exact("/tell")),
             [Composed::to(exact("/color1/tell"), "/tell")]
         );
-        let all = folded(prefix("/color1"), to_root(), exact("/"));
+        let all = folded(&prefix("/color1"), &to_root(), &exact("/"));
         assert_eq!(
             all,
             [
@@ -391,17 +391,17 @@ mod tests {
         );
         assert_eq!(
             folded(
-                prefix("/a/"),
-                PathChange::Prefix("/b/".into()),
-                prefix("/b/c")
+                &prefix("/a/"),
+                &PathChange::Prefix("/b/".into()),
+                &prefix("/b/c")
             ),
             [Composed::to(prefix("/a/c"), "/b/c")]
         );
         assert_eq!(
             folded(
-                prefix("/a/"),
-                PathChange::Prefix("/b/".into()),
-                prefix("/c")
+                &prefix("/a/"),
+                &PathChange::Prefix("/b/".into()),
+                &prefix("/c")
             ),
             []
         );
@@ -410,19 +410,19 @@ mod tests {
     #[test]
     fn a_kept_path_must_satisfy_both() {
         assert_eq!(
-            folded(prefix("/a"), PathChange::Keep, prefix("/a/b")),
+            folded(&prefix("/a"), &PathChange::Keep, &prefix("/a/b")),
             [Composed::plain(prefix("/a/b"))]
         );
         assert_eq!(
-            folded(prefix("/a/b"), PathChange::Keep, prefix("/a")),
+            folded(&prefix("/a/b"), &PathChange::Keep, &prefix("/a")),
             [Composed::plain(prefix("/a/b"))]
         );
-        assert_eq!(folded(prefix("/a"), PathChange::Keep, prefix("/b")), []);
+        assert_eq!(folded(&prefix("/a"), &PathChange::Keep, &prefix("/b")), []);
         assert_eq!(
-            folded(exact("/a"), PathChange::Keep, regex("/[a-z]")),
+            folded(&exact("/a"), &PathChange::Keep, &regex("/[a-z]")),
             [Composed::plain(exact("/a"))]
         );
-        let both = folded(regex("/[a-z]+/x"), PathChange::Keep, prefix("/a"));
+        let both = folded(&regex("/[a-z]+/x"), &PathChange::Keep, &prefix("/a"));
         assert_eq!(
             both[0].also,
             Some(path_header(HeaderValueMatch::Prefix("/a".into())))
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_regular_expression_is_moved_behind_the_prefix_where_that_is_exact() {
-        let all = folded(prefix("/api"), to_root(), regex("/users/[0-9]+"));
+        let all = folded(&prefix("/api"), &to_root(), &regex("/users/[0-9]+"));
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].path, regex("/api(?:/users/[0-9]+)"));
         assert!(
@@ -447,16 +447,16 @@ mod tests {
     #[test]
     fn an_exact_rewrite_decides_the_inner_route_at_once() {
         let all = folded(
-            exact("/old"),
-            PathChange::Whole("/new".into()),
-            prefix("/new"),
+            &exact("/old"),
+            &PathChange::Whole("/new".into()),
+            &prefix("/new"),
         );
         assert_eq!(all, [Composed::to(exact("/old"), "/new")]);
         assert_eq!(
             folded(
-                exact("/old"),
-                PathChange::Whole("/new".into()),
-                prefix("/old")
+                &exact("/old"),
+                &PathChange::Whole("/new".into()),
+                &prefix("/old")
             ),
             []
         );

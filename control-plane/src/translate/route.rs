@@ -2,6 +2,7 @@
 //! Route tables of sidecars: what the app may call, and what reaches the app. Pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pillion_config::graph::NodeView;
 use pillion_config::listener::Listener;
@@ -134,7 +135,7 @@ fn pass_through(mesh: &str) -> VirtualHost {
             name: cluster::allow_all(mesh),
             weight: 1,
         }],
-        timeout: callee::DEFAULT_PER_REQUEST,
+        timeout: Duration::ZERO,
         idle_timeout: Some(callee::DEFAULT_IDLE),
         retry: None,
         rewrite: None,

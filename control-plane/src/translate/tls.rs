@@ -11,6 +11,7 @@ use pillion_config::tls::FileCertificate;
 use pillion_config::tls::ListenerCertificate;
 use pillion_config::tls::ListenerTls;
 use pillion_config::tls::ListenerTrust;
+use pillion_config::tls::SdsSecret;
 use pillion_config::tls::TlsMode;
 use pillion_config::virtual_node::ServiceDiscovery;
 use pillion_xds::cluster::UpstreamTls;
@@ -149,27 +150,48 @@ fn alpn(protocol: Protocol) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Secrets that listeners name and this authority does not serve to this proxy. A stock Envoy waits for such a secret
-/// and its listener stays closed, so a person should hear of it.
+/// Secrets that listeners and client policies name and this authority does not serve to this proxy. A stock Envoy waits
+/// for such a secret and what needs it stays closed, so a person should hear of it.
 pub fn foreign_secrets<'a>(
     caller: &Caller,
     listeners: impl Iterator<Item = &'a ListenerTls>,
+    policies: impl Iterator<Item = &'a ClientPolicyTls>,
 ) -> Vec<String> {
-    let mut findings = Vec::new();
+    let mut certificates = Vec::new();
+    let mut bundles = Vec::new();
     for tls in listeners.filter(|tls| tls.mode != TlsMode::Disabled) {
-        if let ListenerCertificate::Sds(secret) = &tls.certificate
-            && secret.secret_name != caller.identity
-        {
-            let (named, own) = (&secret.secret_name, &caller.identity);
-            findings.push(format!("listener certificate secretName {named:?} is not served here; this proxy's own is {own:?}"));
+        if let ListenerCertificate::Sds(secret) = &tls.certificate {
+            certificates.push(secret);
         }
         if let Some(ListenerTrust::Sds(secret)) =
             tls.validation.as_ref().map(|validation| &validation.trust)
-            && secret.secret_name != caller.trust
         {
-            let (named, own) = (&secret.secret_name, &caller.trust);
-            findings.push(format!("listener trust secretName {named:?} is not served here; the trust bundle is {own:?}"));
+            bundles.push(secret);
         }
     }
-    findings
+    for policy in policies {
+        if let Some(ClientCertificate::Sds(secret)) = &policy.certificate {
+            certificates.push(secret);
+        }
+        if let ClientTrust::Sds(secret) = &policy.validation.trust {
+            bundles.push(secret);
+        }
+    }
+    let named = [
+        ("certificate", certificates, &caller.identity),
+        ("trust bundle", bundles, &caller.trust),
+    ];
+    let finding = |(what, secrets, own): (&str, Vec<&SdsSecret>, &String)| {
+        let foreign = secrets
+            .into_iter()
+            .filter(|secret| secret.secret_name != *own);
+        let say = |secret: &SdsSecret| {
+            format!(
+                "secretName {:?} is not served here: this proxy's {what} is {own:?}",
+                secret.secret_name
+            )
+        };
+        foreign.map(say).collect::<Vec<String>>()
+    };
+    named.into_iter().flat_map(finding).collect()
 }
