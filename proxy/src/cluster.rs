@@ -172,6 +172,7 @@ impl Cluster {
             endpoints,
             peer,
         };
+        cluster.clear_marks();
         cluster.count_members();
         cluster
     }
@@ -211,8 +212,27 @@ impl Cluster {
         matches!(self.config.discovery, xds::Discovery::OriginalDestination)
     }
 
+    /// The endpoint of the next try, after the first DNS answer if need be; `None` when nobody is there. `avoid` is an
+    /// endpoint to pass over where there is another.
+    pub async fn pick(&self, avoid: Option<u64>, worker: usize) -> Option<Arc<Endpoint>> {
+        let mut set = self.set();
+        if set.is_none() && self.is_dns() {
+            self.first_answer().await;
+            set = self.set();
+        }
+        let turn = self.state.turn.fetch_add(1, Ordering::Relaxed);
+        let picked = set.and_then(|set| set.pick(turn, avoid));
+        let counts = &self.state.stats.parts.at(worker).counts;
+        match &picked {
+            None => counts.cx_none_healthy.inc(),
+            Some(picked) if picked.panic => counts.lb_healthy_panic.inc(),
+            Some(_) => {}
+        }
+        picked.map(|picked| picked.endpoint)
+    }
+
     /// Waits for the first DNS answer, at most as long as a connect may take.
-    pub async fn first_answer(&self) {
+    async fn first_answer(&self) {
         let mut answered = self.state.answered.subscribe();
         // Neither a late answer nor a stopped resolver is an error here: the pick then finds nobody.
         let waited =
@@ -230,6 +250,19 @@ impl Cluster {
         self.config.idle_timeout.unwrap_or(DEFAULT_IDLE)
     }
 
+    /// Marks whose cause is no longer configured must not keep an endpoint out for ever.
+    fn clear_marks(&self) {
+        let Some(set) = self.set() else { return };
+        for member in set.members() {
+            if self.config.health_checks.is_empty() {
+                member.endpoint.unhealthy.store(false, Ordering::Relaxed);
+            }
+            if self.config.outlier_detection.is_none() {
+                member.endpoint.ejected.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Publishes how many endpoints there are and how many take traffic.
     pub fn count_members(&self) {
         let (members, healthy, ejected) = self.set().map_or((0, 0, 0), |set| set.census());
@@ -244,7 +277,9 @@ impl Cluster {
 fn keeps_state(before: &xds::Cluster, now: &xds::Cluster) -> bool {
     std::mem::discriminant(&before.discovery) == std::mem::discriminant(&now.discovery)
         && (!is_dns(now)
-            || (before.discovery == now.discovery && before.dns_family == now.dns_family))
+            || (before.discovery == now.discovery
+                && before.dns_family == now.dns_family
+                && speaks_alike(before, now)))
 }
 
 fn is_dns(cluster: &xds::Cluster) -> bool {

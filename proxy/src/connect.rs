@@ -14,16 +14,20 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::cluster::Cluster;
+use crate::cluster::Endpoint;
 use crate::error::Failure;
 use crate::error::Fault;
 use crate::error::Flags;
 use crate::error::Retry;
 use crate::error::reset_text;
-use crate::metrics::ClusterStats;
+use crate::exchange::Connection;
+use crate::exchange::Door;
+use crate::metrics::ClusterShard;
 use crate::stream::Stream;
 use crate::tls::TlsError;
 use crate::tls::verify;
 use crate::tls::verify::HandshakeFailure;
+use crate::worker::Worker;
 
 /// A connection that did not come about. Clones go to everyone who waited for it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -127,14 +131,28 @@ fn plain(error: &io::Error) -> String {
         .to_owned()
 }
 
-/// Connects to an endpoint of a cluster. `worker` is whose shard counts it.
+/// Where to dial for an endpoint: a sidecar's own app may listen elsewhere than its virtual port says (`--listen`).
+pub fn app_address(connection: &Connection, endpoint: &Endpoint, worker: &Worker) -> SocketAddr {
+    let addr = endpoint.addr;
+    if connection.door == Door::Ingress && addr.ip().is_loopback() {
+        return worker
+            .shared
+            .policy
+            .local_apps
+            .get(&addr.port())
+            .copied()
+            .unwrap_or(addr);
+    }
+    addr
+}
+
+/// Connects to an endpoint of a cluster. `counts` is the caller's shard; a probe counts nothing.
 pub async fn dial(
     cluster: &Cluster,
     endpoint: SocketAddr,
-    worker: usize,
+    counts: Option<&ClusterShard>,
 ) -> Result<Stream, ConnectError> {
     let limit = cluster.config.connect_timeout;
-    let counts = &cluster.state.stats.parts.at(worker).counts;
     let dialled = tokio::time::timeout(limit, async {
         let socket =
             TcpStream::connect(endpoint)
@@ -147,20 +165,16 @@ pub async fn dial(
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%endpoint, %error, "TCP_NODELAY not set");
         }
-        secure(cluster, endpoint, Stream::Tcp(socket), worker).await
+        secure(cluster, endpoint, Stream::Tcp(socket)).await
     });
     let result = dialled
         .await
         .unwrap_or(Err(ConnectError::TimedOut { endpoint, limit }));
-    match &result {
-        Ok(_) => counts.cx_total.inc(),
-        Err(error) => {
-            counts.cx_connect_fail.inc();
-            if matches!(error, ConnectError::TimedOut { .. }) {
-                counts.cx_connect_timeout.inc();
-            }
-            tracing::debug!(cluster = cluster.name(), %endpoint, reason = error.transport(), "connect failed");
-        }
+    if let Err(error) = &result {
+        tracing::debug!(cluster = cluster.name(), %endpoint, reason = error.transport(), "connect failed");
+    }
+    if let Some(counts) = counts {
+        count(counts, &result);
     }
     result
 }
@@ -169,51 +183,55 @@ async fn secure(
     cluster: &Cluster,
     endpoint: SocketAddr,
     stream: Stream,
-    worker: usize,
 ) -> Result<Stream, ConnectError> {
     let Some(tls) = &cluster.tls else {
         return Ok(stream);
     };
-    let config = tls
-        .config
-        .as_ref()
-        .map_err(|source| ConnectError::TlsUnready {
-            cluster: cluster.name().to_owned(),
-            source: source.clone(),
-        })?;
+    let unready = |source: &TlsError| ConnectError::TlsUnready {
+        cluster: cluster.name().to_owned(),
+        source: source.clone(),
+    };
+    let config = tls.config.as_ref().map_err(unready)?;
     let named = cluster.config.tls.as_ref().and_then(|tls| tls.sni.clone());
     let name = named
         .and_then(|name| ServerName::try_from(name).ok())
         .unwrap_or_else(|| ServerName::IpAddress(endpoint.ip().into()));
-    let counts = &cluster.state.stats.parts.at(worker).counts;
-    match TlsConnector::from(Arc::clone(config))
+    let stream = TlsConnector::from(Arc::clone(config))
         .connect(name, stream)
         .await
-    {
-        Ok(stream) => {
-            counts.ssl_handshake.inc();
-            if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-                counts.ssl_session_reused.inc();
-            }
-            Ok(Stream::Tls(Box::new(stream.into())))
-        }
-        Err(source) => {
-            count_failure(&cluster.state.stats, &source, worker);
-            Err(ConnectError::Tls {
-                endpoint,
-                source: Arc::new(source),
-            })
-        }
-    }
+        .map_err(|source| ConnectError::Tls {
+            endpoint,
+            source: Arc::new(source),
+        })?;
+    Ok(Stream::Tls(Box::new(stream.into())))
 }
 
-fn count_failure(stats: &ClusterStats, error: &io::Error, worker: usize) {
-    let counts = &stats.parts.at(worker).counts;
-    match verify::classify(error) {
-        HandshakeFailure::San => counts.ssl_fail_verify_san.inc(),
-        HandshakeFailure::Chain => counts.ssl_fail_verify_error.inc(),
-        HandshakeFailure::NoCertificate | HandshakeFailure::Connection => {
-            counts.ssl_connection_error.inc()
+fn count(counts: &ClusterShard, result: &Result<Stream, ConnectError>) {
+    match result {
+        Ok(stream) => {
+            counts.cx_total.inc();
+            if let Stream::Tls(tls) = stream {
+                counts.ssl_handshake.inc();
+                if tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+                    counts.ssl_session_reused.inc();
+                }
+            }
+        }
+        Err(error) => {
+            counts.cx_connect_fail.inc();
+            match error {
+                ConnectError::TimedOut { .. } => counts.cx_connect_timeout.inc(),
+                ConnectError::Tls { source, .. } => match verify::classify(source) {
+                    HandshakeFailure::San => counts.ssl_fail_verify_san.inc(),
+                    HandshakeFailure::Chain => counts.ssl_fail_verify_error.inc(),
+                    HandshakeFailure::NoCertificate | HandshakeFailure::Connection => {
+                        counts.ssl_connection_error.inc();
+                    }
+                },
+                ConnectError::Refused { .. }
+                | ConnectError::TlsUnready { .. }
+                | ConnectError::Http { .. } => {}
+            }
         }
     }
 }

@@ -25,6 +25,9 @@ use http::uri::PathAndQuery;
 use pillion_xds::listener::Direction;
 
 use crate::cluster::Cluster;
+use crate::cluster::Endpoint;
+use crate::cluster::outlier;
+use crate::cluster::outlier::Outcome;
 use crate::error::Flags;
 use crate::http::body::Body;
 use crate::route::Rule;
@@ -202,7 +205,7 @@ pub struct Exchange {
     /// The cluster chosen; stays for all tries.
     pub cluster: OnceCell<Arc<Cluster>>,
     /// The endpoint of the last try.
-    pub upstream: Cell<Option<(u64, SocketAddr)>>,
+    pub upstream: RefCell<Option<Arc<Endpoint>>>,
     /// Tries so far.
     pub attempts: Cell<u32>,
     /// Status answered, 0 before.
@@ -260,7 +263,7 @@ impl Exchange {
             asked,
             rule: OnceCell::new(),
             cluster: OnceCell::new(),
-            upstream: Cell::new(None),
+            upstream: RefCell::new(None),
             attempts: Cell::new(0),
             status: Cell::new(0),
             flags: Cell::new(Flags::NONE),
@@ -281,6 +284,21 @@ impl Exchange {
     /// Adds one who wants to hear.
     pub fn observe(&self, observer: Rc<dyn Observer>) {
         self.observers.borrow_mut().push(observer);
+    }
+
+    /// Where the last try went.
+    pub fn upstream_address(&self) -> Option<SocketAddr> {
+        self.upstream
+            .borrow()
+            .as_ref()
+            .map(|endpoint| endpoint.addr)
+    }
+
+    /// The endpoint of the try under way is at fault, although it said nothing.
+    pub fn blame(&self) {
+        if let (Some(cluster), Some(endpoint)) = (self.cluster.get(), &*self.upstream.borrow()) {
+            outlier::record(cluster, endpoint, Outcome::Bad);
+        }
     }
 
     /// Adds flags.

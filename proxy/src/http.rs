@@ -8,6 +8,7 @@ pub mod executor;
 pub mod head;
 pub mod pool;
 pub mod replay;
+pub mod send_error;
 pub mod server;
 pub mod stack;
 pub mod tunnel;

@@ -26,7 +26,6 @@ use crate::connect;
 use crate::error::Failure;
 use crate::error::Flags;
 use crate::exchange::Connection;
-use crate::exchange::Door;
 use crate::snapshot::chain::Tcp;
 use crate::stream::Stream;
 use crate::worker::Held;
@@ -96,11 +95,10 @@ where
         pump(down_read, up_write, passed.up, &progress),
         pump(up_read, down_write, passed.down, &progress),
     );
-    let mut stages = worker.shared.stage.clone();
     tokio::select! {
         joined = both => if joined.is_ok() { Ended::Clean } else { Ended::Broken },
         () = idle_for(idle.filter(|idle| !idle.is_zero()), &progress) => Ended::Idle,
-        _ = stages.wait_for(|stage| *stage >= Stage::Cut) => Ended::Cut,
+        () = worker.reaches(Stage::Cut) => Ended::Cut,
     }
 }
 
@@ -256,14 +254,17 @@ async fn forward(
         worker: worker.index,
     };
     counts.cx_active.inc();
-    let Some(endpoint) = pick(connection, cluster, worker).await else {
-        counts.cx_none_healthy.inc();
+    let picked = match connection.original {
+        Some(addr) if cluster.is_original_destination() => Some(Arc::new(Endpoint::at(addr, ""))),
+        _ => cluster.pick(None, worker.index).await,
+    };
+    let Some(endpoint) = picked else {
         story.flags.set(Flags::NO_HEALTHY);
         return;
     };
     story.upstream.set(Some(endpoint.addr));
-    let addr = local_app(connection, &endpoint, worker);
-    let upstream = match connect::dial(cluster, addr, worker.index).await {
+    let addr = connect::app_address(connection, &endpoint, worker);
+    let upstream = match connect::dial(cluster, addr, Some(counts)).await {
         Ok(upstream) => upstream,
         Err(error) => {
             outlier::record(cluster, &endpoint, Outcome::Bad);
@@ -301,52 +302,4 @@ impl Drop for Guard {
         stats.connections.leave();
         self.cluster.state.freed.notify_one();
     }
-}
-
-async fn pick(
-    connection: &Connection,
-    cluster: &Arc<Cluster>,
-    worker: &Worker,
-) -> Option<Arc<Endpoint>> {
-    if cluster.is_original_destination() {
-        return connection
-            .original
-            .map(|addr| Arc::new(Endpoint::at(addr, "")));
-    }
-    let mut set = cluster.set();
-    if set.is_none() && cluster.is_dns() {
-        cluster.first_answer().await;
-        set = cluster.set();
-    }
-    let turn = cluster.state.turn.fetch_add(1, Ordering::Relaxed);
-    let picked = set?.pick(turn, None)?;
-    if picked.panic {
-        cluster
-            .state
-            .stats
-            .parts
-            .at(worker.index)
-            .counts
-            .lb_healthy_panic
-            .inc();
-    }
-    Some(picked.endpoint)
-}
-
-fn local_app(
-    connection: &Connection,
-    endpoint: &Endpoint,
-    worker: &Worker,
-) -> std::net::SocketAddr {
-    let addr = endpoint.addr;
-    if connection.door == Door::Ingress && addr.ip().is_loopback() {
-        return worker
-            .shared
-            .policy
-            .local_apps
-            .get(&addr.port())
-            .copied()
-            .unwrap_or(addr);
-    }
-    addr
 }

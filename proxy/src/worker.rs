@@ -168,6 +168,14 @@ impl Worker {
         *self.shared.stage.borrow()
     }
 
+    /// Waits until the drain has come so far.
+    pub async fn reaches(&self, stage: Stage) {
+        let mut stages = self.shared.stage.clone();
+        // A dropped sender means that the process goes.
+        let reached = stages.wait_for(|now| *now >= stage).await;
+        tracing::trace!(?stage, told = reached.is_ok(), "drain");
+    }
+
     /// A random number.
     pub fn random(&self) -> u64 {
         self.random.borrow_mut().random()

@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn text_gets_no_newline_of_ours_and_operators_may_be_cut() {
-        let text = "x %PROTOCOL:4%:%DURATION% 100%%".replace("PROTOCOL:4", "PROTOCOL:4");
+        let text = "x %PROTOCOL:4%:%DURATION% 100%%".to_owned();
         assert_eq!(
             written(xds::AccessLogFormat::Text(text), &[]),
             "x HTTP:12 100%"

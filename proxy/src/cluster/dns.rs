@@ -151,7 +151,7 @@ async fn resolve_once(cluster: &Cluster, resolver: &Resolver) -> Option<Duration
     let (mut answers, mut wait, mut failed) = (Vec::new(), None, false);
     for asked in names(assignment) {
         match resolver
-            .resolve(&asked.host, cluster.config.dns_family)
+            .resolve(asked.host, cluster.config.dns_family)
             .await
         {
             Ok((addresses, holds)) => {

@@ -184,7 +184,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// Holds `lease` until `inner` has ended; dropping it earlier gives the lease up.
-    pub fn new(inner: Incoming, lease: Box<dyn Lease>) -> Body {
+    pub fn holding(inner: Incoming, lease: Box<dyn Lease>) -> Body {
         if http_body::Body::is_end_stream(&inner) {
             lease.release();
             return Body::Empty;
@@ -219,7 +219,7 @@ pub struct Tracked {
 
 impl Tracked {
     /// Ends the exchange with `inner`.
-    pub fn new(inner: Body, end: EndGuard) -> Body {
+    pub fn ending(inner: Body, end: EndGuard) -> Body {
         let exchange = Rc::clone(&end.0);
         Body::Tracked(Box::new(Tracked {
             inner,

@@ -2,7 +2,6 @@
 //! The bottom of the stack: one try. Enters the cluster's limits, picks an endpoint, takes a connection, sends, and
 //! gives the answer with a body that holds what must be given back at its end.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,149 +33,19 @@ use super::pool::Pool;
 use super::pool::Pools;
 use super::pool::Sender;
 use super::pool::StreamGuard;
+use super::send_error::SendError;
 use super::stack::Answering;
 use crate::cluster::Cluster;
 use crate::cluster::Endpoint;
 use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
-use crate::error::Failure;
+use crate::connect::app_address;
 use crate::error::Fault;
-use crate::error::Flags;
 use crate::error::RequestError;
 use crate::error::Retry;
-use crate::error::reset_text;
 use crate::exchange::Call;
-use crate::exchange::Door;
 use crate::exchange::Exchange;
 use crate::metrics::Metrics;
-
-/// A try without an answer.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// The cluster has no endpoint that takes traffic.
-    #[error("cluster {cluster} has no healthy endpoint")]
-    NoHealthy {
-        /// Cluster name.
-        cluster: String,
-    },
-    /// A limit of the cluster.
-    #[error("cluster {cluster} is at its limit of {limit}")]
-    Overflow {
-        /// Cluster name.
-        cluster: String,
-        /// Which one.
-        limit: &'static str,
-    },
-    /// The connection ended before an answer.
-    #[error("connection to {endpoint} ended before an answer")]
-    Terminated {
-        /// Where to.
-        endpoint: SocketAddr,
-        /// What hyper said.
-        source: hyper::Error,
-    },
-    /// The stream was reset.
-    #[error("stream to {endpoint} was reset")]
-    Reset {
-        /// Where to.
-        endpoint: SocketAddr,
-        /// Whether before any work.
-        refused: bool,
-    },
-    /// What came is no answer that can be passed on.
-    #[error("answer of {endpoint} breaks the protocol: {why}")]
-    Protocol {
-        /// Where to.
-        endpoint: SocketAddr,
-        /// What was wrong.
-        why: String,
-    },
-    /// The name in the request does not resolve.
-    #[error("destination {host} does not resolve")]
-    Unresolved {
-        /// The name.
-        host: String,
-    },
-}
-
-impl Failure for SendError {
-    fn fault(&self) -> Fault {
-        match self {
-            SendError::Overflow { .. } | SendError::NoHealthy { .. } => Fault::Local,
-            SendError::Unresolved { .. } => Fault::Downstream,
-            SendError::Terminated { .. } | SendError::Reset { .. } | SendError::Protocol { .. } => {
-                Fault::Upstream
-            }
-        }
-    }
-
-    fn retry(&self) -> Retry {
-        match self {
-            SendError::Reset { refused: true, .. } => Retry::Refused,
-            SendError::Terminated { .. } | SendError::Reset { .. } | SendError::Protocol { .. } => {
-                Retry::Reset
-            }
-            SendError::NoHealthy { .. }
-            | SendError::Overflow { .. }
-            | SendError::Unresolved { .. } => Retry::Never,
-        }
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            SendError::Protocol { .. } => StatusCode::BAD_GATEWAY,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    fn flag(&self) -> Flags {
-        match self {
-            SendError::NoHealthy { .. } | SendError::Unresolved { .. } => Flags::NO_HEALTHY,
-            SendError::Overflow { .. } => Flags::OVERFLOW,
-            SendError::Terminated { .. } => Flags::UPSTREAM_TERMINATED,
-            SendError::Reset { .. } => Flags::UPSTREAM_RESET,
-            SendError::Protocol { .. } => Flags::UPSTREAM_PROTOCOL,
-        }
-    }
-
-    fn text(&self) -> Cow<'static, str> {
-        let reason = match self {
-            SendError::NoHealthy { .. } | SendError::Unresolved { .. } => {
-                return Cow::Borrowed("no healthy upstream");
-            }
-            SendError::Overflow { .. } => "overflow",
-            SendError::Terminated { .. } => "connection termination",
-            SendError::Reset { refused: true, .. } => "remote refused stream reset",
-            SendError::Reset { refused: false, .. } => "remote reset",
-            SendError::Protocol { .. } => "protocol error",
-        };
-        Cow::Owned(reset_text(reason, false))
-    }
-
-    fn details(&self) -> &'static str {
-        match self {
-            SendError::NoHealthy { .. } => "no_healthy_upstream",
-            SendError::Unresolved { .. } => "dns_resolution_failure",
-            SendError::Overflow { .. } => "upstream_reset_before_response_started{overflow}",
-            SendError::Terminated { .. } => {
-                "upstream_reset_before_response_started{connection_termination}"
-            }
-            SendError::Reset { .. } => "upstream_reset_before_response_started{remote_reset}",
-            SendError::Protocol { .. } => "upstream_reset_before_response_started{protocol_error}",
-        }
-    }
-
-    fn overloaded(&self) -> bool {
-        matches!(self, SendError::Overflow { .. })
-    }
-
-    fn transport(&self) -> Option<String> {
-        match self {
-            SendError::Protocol { why, .. } => Some(why.clone()),
-            _ => None,
-        }
-    }
-}
 
 /// Destinations that requests name themselves, remembered so that their pools are found again.
 const DESTINATIONS: usize = 1024;
@@ -210,24 +79,17 @@ impl Endpoints {
         if cluster.is_original_destination() {
             return self.destination(exchange, cluster).await;
         }
-        let mut set = cluster.set();
-        if set.is_none() && cluster.is_dns() {
-            cluster.first_answer().await;
-            set = cluster.set();
-        }
-        let turn = cluster.state.turn.fetch_add(1, Ordering::Relaxed);
-        let avoid = exchange.upstream.get().map(|(id, _)| id);
-        let counts = &cluster.state.stats.parts.at(exchange.worker.index).counts;
-        let Some(picked) = set.and_then(|set| set.pick(turn, avoid)) else {
-            counts.cx_none_healthy.inc();
-            return Err(Box::new(SendError::NoHealthy {
+        let avoid = exchange
+            .upstream
+            .borrow()
+            .as_ref()
+            .map(|endpoint| endpoint.id);
+        let picked = cluster.pick(avoid, exchange.worker.index).await;
+        picked.ok_or_else(|| {
+            Box::new(SendError::NoHealthy {
                 cluster: cluster.name().to_owned(),
-            }));
-        };
-        if picked.panic {
-            counts.lb_healthy_panic.inc();
-        }
-        Ok(picked.endpoint)
+            }) as RequestError
+        })
     }
 
     async fn destination(
@@ -278,16 +140,6 @@ async fn named_destination(exchange: &Exchange) -> Result<SocketAddr, RequestErr
         .ok_or_else(unresolved)
 }
 
-/// Where to dial for an endpoint: a sidecar's own app may listen elsewhere than its virtual port says (`--listen`).
-pub fn dial_address(exchange: &Exchange, endpoint: &Endpoint) -> SocketAddr {
-    let addr = endpoint.addr;
-    if exchange.connection.door == Door::Ingress && addr.ip().is_loopback() {
-        let apps = &exchange.worker.shared.policy.local_apps;
-        return apps.get(&addr.port()).copied().unwrap_or(addr);
-    }
-    addr
-}
-
 impl tower::Service<Call> for Endpoints {
     type Response = Response<Body>;
     type Error = RequestError;
@@ -320,7 +172,7 @@ impl Endpoints {
         }
         let mut flight = Flight::begin(&exchange, &cluster);
         let endpoint = self.pick(&exchange, &cluster).await?;
-        exchange.upstream.set(Some((endpoint.id, endpoint.addr)));
+        exchange.upstream.replace(Some(Arc::clone(&endpoint)));
         flight.at(&endpoint);
         let sent = Instant::now();
         let result = self
@@ -362,7 +214,7 @@ impl Endpoints {
             UpstreamProtocol::Http2 => true,
             UpstreamProtocol::UseDownstream => exchange.asked.version == Version::HTTP_2,
         };
-        let at = dial_address(exchange, endpoint);
+        let at = app_address(&exchange.connection, endpoint, &exchange.worker);
         let pool = self.pools.of(cluster, endpoint);
         let sent = Instant::now();
         let mut request = upstream_request(exchange, request, http2)?;
@@ -432,9 +284,8 @@ fn upstream_request(
         if exchange.asked.upgrade.is_some() {
             let why = "an HTTP/1.1 upgrade cannot pass to an HTTP/2 upstream; give its listener protocol http";
             let endpoint = exchange
-                .upstream
-                .get()
-                .map_or(exchange.connection.local, |(_, addr)| addr);
+                .upstream_address()
+                .unwrap_or(exchange.connection.local);
             return Err(Box::new(SendError::Protocol {
                 endpoint,
                 why: why.to_owned(),
@@ -497,7 +348,7 @@ fn answer(
     exchange.details.set("via_upstream");
     Ok(Response::from_parts(
         parts,
-        body::Upstream::new(incoming, lease),
+        body::Upstream::holding(incoming, lease),
     ))
 }
 

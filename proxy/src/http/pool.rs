@@ -22,6 +22,7 @@ use super::executor::LocalExecutor;
 use super::executor::spawn;
 use crate::cluster::Cluster;
 use crate::cluster::Endpoint;
+use crate::cluster::State;
 use crate::connect;
 use crate::connect::ConnectError;
 use crate::metrics::Metrics;
@@ -95,7 +96,7 @@ struct Idle {
 
 /// Connections to one endpoint.
 pub struct Pool {
-    cluster: Arc<Cluster>,
+    cluster: RefCell<Arc<Cluster>>,
     endpoint: std::sync::Weak<Endpoint>,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Rc<Shared2>>>,
@@ -135,26 +136,23 @@ impl Pools {
     pub fn of(self: &Rc<Pools>, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
         if let Some(pool) = self.pools.borrow().get(&endpoint.id) {
             // A newer cluster value may carry newer TLS: new connections must use it.
-            if Arc::ptr_eq(&pool.cluster, cluster) {
-                return Rc::clone(pool);
+            if !Arc::ptr_eq(&pool.cluster.borrow(), cluster) {
+                pool.cluster.replace(Arc::clone(cluster));
             }
+            return Rc::clone(pool);
         }
-        let mut pools = self.pools.borrow_mut();
-        let before = pools.get(&endpoint.id);
         let pool = Rc::new(Pool {
-            cluster: Arc::clone(cluster),
+            cluster: RefCell::new(Arc::clone(cluster)),
             endpoint: Arc::downgrade(endpoint),
-            idle: RefCell::new(before.map(|before| before.idle.take()).unwrap_or_default()),
-            shared: RefCell::new(
-                before
-                    .map(|before| before.shared.take())
-                    .unwrap_or_default(),
-            ),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
             opening: RefCell::new(None),
             waiting: Cell::new(0),
             returned: Notify::new(),
         });
-        pools.insert(endpoint.id, Rc::clone(&pool));
+        self.pools
+            .borrow_mut()
+            .insert(endpoint.id, Rc::clone(&pool));
         if !self.sweeping.replace(true) {
             spawn(&self.metrics, sweep(Rc::downgrade(self)));
         }
@@ -174,7 +172,7 @@ impl Pools {
             });
         }
         let _pending = self.pending(pool)?;
-        let state = &pool.cluster.state;
+        let state = pool.state();
         loop {
             let freed = state.freed.notified();
             tokio::pin!(freed);
@@ -237,14 +235,15 @@ impl Pools {
     }
 
     fn pending(&self, pool: &Rc<Pool>) -> Result<PendingGuard, AcquireError> {
-        let stats = &pool.cluster.state.stats;
+        let state = pool.state();
+        let stats = &state.stats;
         let counts = &stats.parts.at(self.worker).counts;
         if !stats.pending.try_enter() {
             counts.rq_pending_overflow.inc();
             return Err(AcquireError::Overflow);
         }
         counts.rq_pending_total.inc();
-        Ok(PendingGuard(Arc::clone(&pool.cluster)))
+        Ok(PendingGuard(pool.cluster()))
     }
 
     async fn open1(
@@ -253,7 +252,7 @@ impl Pools {
         addr: std::net::SocketAddr,
         guard: ConnectionGuard,
     ) -> Result<http1::SendRequest<Body>, ConnectError> {
-        let stream = connect::dial(&pool.cluster, addr, self.worker).await?;
+        let stream = connect::dial(&pool.cluster(), addr, Some(guard.counts())).await?;
         let (sender, connection) = http1::Builder::new()
             .handshake::<TokioIo<Stream>, Body>(TokioIo::new(stream))
             .await
@@ -277,7 +276,7 @@ impl Pools {
         addr: std::net::SocketAddr,
     ) -> Result<Checkout, AcquireError> {
         let opening = OpeningGuard::new(pool);
-        let state = &pool.cluster.state;
+        let state = pool.state();
         if !state.stats.connections.try_enter() {
             state.stats.parts.at(self.worker).counts.cx_overflow.inc();
             return Err(AcquireError::Overflow);
@@ -305,7 +304,7 @@ impl Pools {
         addr: std::net::SocketAddr,
         guard: ConnectionGuard,
     ) -> Result<Rc<Shared2>, ConnectError> {
-        let stream = connect::dial(&pool.cluster, addr, self.worker).await?;
+        let stream = connect::dial(&pool.cluster(), addr, Some(guard.counts())).await?;
         let (sender, connection) = http2::Builder::new(LocalExecutor::new(self.metrics.clone()))
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -332,8 +331,16 @@ impl Pools {
 }
 
 impl Pool {
+    fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.cluster.borrow())
+    }
+
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.cluster.borrow().state)
+    }
+
     fn pop(&self) -> Option<http1::SendRequest<Body>> {
-        let limit = self.cluster.idle_timeout();
+        let limit = self.cluster.borrow().idle_timeout();
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.pop() {
             if last.sender.is_ready() && last.since.elapsed() < limit {
@@ -369,7 +376,7 @@ impl Pool {
     }
 
     fn keep(&self, sender: http1::SendRequest<Body>) {
-        let state = &self.cluster.state;
+        let state = self.state();
         // At the limit a connection that nobody here waits for is in another worker's way.
         if self.waiting.get() == 0
             && state.stats.connections.is_open()
@@ -418,7 +425,7 @@ impl ConnectionGuard {
     /// Of a connection that has entered the limit.
     fn new(pool: &Rc<Pool>, worker: usize) -> ConnectionGuard {
         let guard = ConnectionGuard {
-            cluster: Arc::clone(&pool.cluster),
+            cluster: pool.cluster(),
             worker,
         };
         guard.counts().cx_active.inc();
@@ -472,8 +479,8 @@ async fn sweep(pools: Weak<Pools>) {
         let Some(pools) = pools.upgrade() else { return };
         let mut all = pools.pools.borrow_mut();
         all.retain(|_, pool| {
-            let limit = pool.cluster.idle_timeout();
-            let wanted = pool.waiting.get() == 0 && pool.cluster.state.stats.connections.is_open();
+            let limit = pool.cluster.borrow().idle_timeout();
+            let wanted = pool.waiting.get() == 0 && pool.state().stats.connections.is_open();
             pool.idle
                 .borrow_mut()
                 .retain(|idle| !wanted && idle.sender.is_ready() && idle.since.elapsed() < limit);

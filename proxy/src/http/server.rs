@@ -131,7 +131,19 @@ pub async fn serve<S: HttpService>(
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEADERS as u32)
             .serve_connection(io, front);
-        until_drained(connection, http2::Connection::graceful_shutdown, &worker).await
+        // A caller that is here already is told to go (GOAWAY); one that comes later is served until listeners close.
+        let until = if worker.stage() == Stage::Serving {
+            Stage::Announcing
+        } else {
+            Stage::Closing
+        };
+        until_drained(
+            connection,
+            http2::Connection::graceful_shutdown,
+            until,
+            &worker,
+        )
+        .await
     } else {
         counts.cx_http1_total.inc();
         let connection = http1::Builder::new()
@@ -141,6 +153,7 @@ pub async fn serve<S: HttpService>(
         until_drained(
             connection,
             http1::UpgradeableConnection::graceful_shutdown,
+            Stage::Closing,
             &worker,
         )
         .await
@@ -154,30 +167,24 @@ pub async fn serve<S: HttpService>(
     }
 }
 
-/// Drives a connection; asks it to end when listeners close (HTTP/2 already when the drain is announced, by GOAWAY).
+/// Drives a connection; asks it to end when the drain comes to `until`, and drops it at the cut.
 async fn until_drained<C>(
     connection: C,
     shut: fn(Pin<&mut C>),
+    until: Stage,
     worker: &Worker,
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
     tokio::pin!(connection);
-    let mut stages = worker.shared.stage.clone();
-    let closing = async {
-        // A dropped sender means the process is going as well.
-        let reached = stages.wait_for(|stage| *stage >= Stage::Closing).await;
-        tracing::trace!(closing = reached.is_ok(), "drain reached a connection");
-    };
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = closing => shut(connection.as_mut()),
+        () = worker.reaches(until) => shut(connection.as_mut()),
     }
-    let mut stages = worker.shared.stage.clone();
     tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stages.wait_for(|stage| *stage >= Stage::Cut) => Ok(()),
+        () = worker.reaches(Stage::Cut) => Ok(()),
     }
 }
 
@@ -249,11 +256,11 @@ impl<S: HttpService> Front<S> {
         if parts.method == Method::CONNECT && self.connection.door != Door::Egress {
             return Err(Box::new(RefusedError::Connect));
         }
-        let normal = path::normalise(
-            parts.uri.path(),
-            manager.normalize_path,
-            manager.merge_slashes,
-        );
+        let form = path::Form {
+            dots: manager.normalize_path,
+            slashes: manager.merge_slashes,
+        };
+        let normal = path::normalise(parts.uri.path(), form);
         if let Some(normal) = normal.map_err(|_| refused(HeadError::Path))? {
             let whole = match parts.uri.query() {
                 Some(query) => format!("{normal}?{query}"),
@@ -458,5 +465,5 @@ fn finish(end: EndGuard, mut response: Response<Body>) -> Response<Body> {
         drop(end);
         return response;
     }
-    response.map(|body| Tracked::new(body, end))
+    response.map(|body| Tracked::ending(body, end))
 }

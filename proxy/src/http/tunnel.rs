@@ -17,9 +17,9 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 
 use super::client::Endpoints;
-use super::client::dial_address;
 use super::executor::spawn;
 use crate::connect;
+use crate::connect::app_address;
 use crate::error::Failure;
 use crate::error::Fault;
 use crate::error::Flags;
@@ -96,11 +96,15 @@ impl Tunnels {
         };
         exchange.attempts.set(1);
         let endpoint = self.endpoints.pick(exchange, &cluster).await?;
-        exchange.upstream.set(Some((endpoint.id, endpoint.addr)));
-        let at = dial_address(exchange, &endpoint);
-        connect::dial(&cluster, at, exchange.worker.index)
-            .await
-            .map_err(|error| Box::new(error) as RequestError)
+        exchange.upstream.replace(Some(Arc::clone(&endpoint)));
+        let at = app_address(&exchange.connection, &endpoint, &exchange.worker);
+        connect::dial(
+            &cluster,
+            at,
+            Some(&cluster.state.stats.parts.at(exchange.worker.index).counts),
+        )
+        .await
+        .map_err(|error| Box::new(error) as RequestError)
     }
 
     /// No virtual host has it: a TCP chain of that port may.

@@ -101,7 +101,7 @@ impl Observer for Entry {
             flags: exchange.flags.get(),
             bytes_received: exchange.received.get(),
             bytes_sent: exchange.sent.get(),
-            upstream: exchange.upstream.get().map(|(_, addr)| addr),
+            upstream: exchange.upstream_address(),
             cluster: exchange.cluster.get().map(|cluster| cluster.name()),
             transport_failure: transport.as_deref(),
             attempts: exchange.attempts.get(),

@@ -141,6 +141,7 @@ impl<S: HttpService> Service<Call> for Deadline<S> {
                     .counts
                     .rq_timeout
                     .inc();
+                exchange.blame();
             }
             answer
         })

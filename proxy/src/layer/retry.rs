@@ -8,6 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::Response;
 use http::StatusCode;
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use pillion_xds::route::RetryOn;
 use pillion_xds::route::RetryPolicy;
 use tower::Layer;
@@ -22,6 +24,7 @@ use crate::error::Retry as Break;
 use crate::exchange::Call;
 use crate::exchange::Exchange;
 use crate::http::body::Body;
+use crate::http::executor::spawn;
 use crate::http::replay::Replay;
 use crate::http::stack::Answer;
 use crate::http::stack::Answering;
@@ -32,6 +35,10 @@ use crate::route::Action;
 /// Envoy's: the first wait is drawn from 25 ms, the next from twice that, at most from ten times.
 const BASE: Duration = Duration::from_millis(25);
 const MOST: Duration = Duration::from_millis(250);
+
+/// A rest of an unwanted answer larger than this is not worth a connection.
+const REST: u64 = 64 * 1024;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The layer.
 pub fn layer<S>() -> impl Layer<S, Service = Retry<S>> + Clone {
@@ -104,12 +111,27 @@ async fn tries<S: HttpService>(mut inner: S, call: Call) -> Answer {
             return answer;
         };
         retry_guard = Some(guard);
-        // The answer that is not passed on goes before the wait: its connection is of use to others meanwhile.
-        drop(answer);
+        discard(answer, &exchange);
         tokio::time::sleep(backoff(tried, exchange.worker.random())).await;
         count(&exchange, |counts| counts.rq_retry.inc());
     }
     unreachable!("the loop ends at the policy's last try")
+}
+
+/// The answer that is not passed on is read to its end in the background, if that is near: its connection is then of
+/// use again.
+fn discard(answer: Answer, exchange: &Exchange) {
+    let Ok(response) = answer else { return };
+    let mut body = response.into_body();
+    if body.is_end_stream() || body.size_hint().exact().is_none_or(|size| size > REST) {
+        return;
+    }
+    spawn(&exchange.worker.shared.metrics, async move {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        if tokio::time::timeout(PATIENCE, rest).await.is_err() {
+            tracing::trace!("the rest of an answer that is not wanted did not come");
+        }
+    });
 }
 
 async fn one(answering: Answering, exchange: &Exchange, limit: Option<Duration>) -> Answer {
@@ -126,6 +148,7 @@ async fn one(answering: Answering, exchange: &Exchange, limit: Option<Duration>)
         answer = answering => answer,
         () = over => {
             count(exchange, |counts| counts.rq_per_try_timeout.inc());
+            exchange.blame();
             Err(Box::new(DeadlineError::Try))
         }
     }

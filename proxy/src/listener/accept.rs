@@ -3,6 +3,7 @@
 //! HTTP or TCP. An accept error never ends the loop.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -78,13 +79,12 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
     let stack = stack::build(endpoints);
     let worker = Rc::new(Worker::new(index, shared));
     let mut sockets: HashMap<Arc<str>, CancellationToken> = HashMap::new();
-    let mut stages = worker.shared.stage.clone();
-    let cut = async move { stages.wait_for(|stage| *stage == Stage::Cut).await.is_ok() };
+    let cut = worker.reaches(Stage::Cut);
     tokio::pin!(cut);
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
-            _ = &mut cut => break,
+            () = &mut cut => break,
         };
         match command {
             Some(Command::Listen { kind, socket }) => {
@@ -135,19 +135,13 @@ struct Doorkeeper<S> {
 impl<S: HttpService> Doorkeeper<S> {
     async fn accept(self, listener: TcpListener, stop: CancellationToken) {
         let this = Rc::new(self);
-        let mut stages = this.worker.shared.stage.clone();
-        let closing = async move {
-            stages
-                .wait_for(|stage| *stage >= Stage::Closing)
-                .await
-                .is_ok()
-        };
+        let closing = this.worker.reaches(Stage::Closing);
         tokio::pin!(closing);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
-                _ = &mut closing => return,
+                () = &mut closing => return,
             };
             match accepted {
                 Ok((socket, peer)) => {
@@ -216,7 +210,7 @@ impl<S: HttpService> Doorkeeper<S> {
         let counts = listener.stats.parts.at(self.worker.index);
         let (ip, port) = (way.destination.ip(), way.destination.port());
         let (hello, stream) = if listener.needs_hello(ip, port) {
-            sniff::hello(stream).await
+            self.unless_closing(sniff::hello(stream)).await?
         } else {
             (Hello::default(), stream)
         };
@@ -234,7 +228,7 @@ impl<S: HttpService> Doorkeeper<S> {
                 let (http2, stream) = match http.manager.codec {
                     Codec::Http1 => (false, stream),
                     Codec::Http2 => (true, stream),
-                    Codec::Auto => self.version(stream).await,
+                    Codec::Auto => self.unless_closing(version(stream)).await?,
                 };
                 let parts = (self.stack.clone(), self.tunnels.clone());
                 server::serve(stream, http2, connection, Rc::clone(&self.worker), parts).await;
@@ -243,16 +237,12 @@ impl<S: HttpService> Doorkeeper<S> {
         Ok(())
     }
 
-    /// HTTP/2 by ALPN or preface. A drain that closes does not wait for a first byte.
-    async fn version(&self, stream: Stream) -> (bool, Stream) {
-        if let Stream::Tls(tls) = &stream {
-            match tls.get_ref().1.alpn_protocol() {
-                Some(b"h2") => return (true, stream),
-                Some(b"http/1.1") => return (false, stream),
-                _ => {}
-            }
+    /// A connection that has not said anything yet is not waited for when listeners close.
+    async fn unless_closing<T>(&self, looking: impl Future<Output = T>) -> io::Result<T> {
+        tokio::select! {
+            seen = looking => Ok(seen),
+            () = self.worker.reaches(Stage::Closing) => Err(io::Error::other("listeners are closing")),
         }
-        sniff::is_http2(stream).await
     }
 
     async fn secure(
@@ -411,6 +401,18 @@ impl<S: HttpService> Doorkeeper<S> {
         let listener = Arc::clone(listener?);
         Some((snapshot, listener))
     }
+}
+
+/// HTTP/2 by ALPN or preface.
+async fn version(stream: Stream) -> (bool, Stream) {
+    if let Stream::Tls(tls) = &stream {
+        match tls.get_ref().1.alpn_protocol() {
+            Some(b"h2") => return (true, stream),
+            Some(b"http/1.1") => return (false, stream),
+            _ => {}
+        }
+    }
+    sniff::is_http2(stream).await
 }
 
 struct Counted(Arc<crate::worker::Load>);

@@ -299,7 +299,7 @@ impl Collector for Families {
         let mut families: BTreeMap<String, (proto::MetricType, Vec<proto::Metric>)> =
             BTreeMap::new();
         for sample in samples(&self.metrics) {
-            let (name, kind, metric) = self.series(sample);
+            let (name, kind, metric) = self.series(&sample);
             families
                 .entry(name)
                 .or_insert((kind, Vec::new()))
@@ -349,7 +349,7 @@ impl Families {
             .collect()
     }
 
-    fn series(&self, sample: Sample) -> (String, proto::MetricType, proto::Metric) {
+    fn series(&self, sample: &Sample) -> (String, proto::MetricType, proto::Metric) {
         let (scope, object_label) = sample.scope.words();
         let name = format!("envoy_{scope}_{}", sample.stat.replace('.', "_"));
         let mut own = vec![(object_label, sample.object.as_str())];
@@ -357,20 +357,20 @@ impl Families {
             own.push((label, value));
         }
         let labels = self.labels(&own);
-        match sample.value {
+        match &sample.value {
             Value::Count(Kind::Counter, value) => {
-                (name, proto::MetricType::COUNTER, counter(value, labels))
+                (name, proto::MetricType::COUNTER, counter(*value, labels))
             }
             Value::Count(Kind::Gauge, value) => {
                 let mut gauge = proto::Gauge::default();
-                gauge.set_value(number(value));
+                gauge.set_value(number(*value));
                 let mut metric = proto::Metric::from_label(labels);
                 metric.set_gauge(gauge);
                 (name, proto::MetricType::GAUGE, metric)
             }
             Value::Times { buckets, sum_us } => {
                 let mut metric = proto::Metric::from_label(labels);
-                metric.set_histogram(histogram(&buckets, sum_us));
+                metric.set_histogram(histogram(buckets, *sum_us));
                 (name, proto::MetricType::HISTOGRAM, metric)
             }
         }

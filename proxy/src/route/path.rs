@@ -133,10 +133,20 @@ pub enum PathError {
     Forbidden,
 }
 
+/// What normalising takes care of.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Dot segments, escapes, backslashes.
+    pub dots: bool,
+    /// Repeated slashes.
+    pub slashes: bool,
+}
+
 /// Normalises a path (RFC 3986 section 6.2.2: dot segments, unreserved characters decoded, upper-case escapes; `\` is
 /// `/`) and merges slashes, as the two settings say. `None` when it already is in that form.
-pub fn normalise(path: &str, dots: bool, slashes: bool) -> Result<Option<String>, PathError> {
-    if !needs_work(path, dots, slashes) {
+pub fn normalise(path: &str, form: Form) -> Result<Option<String>, PathError> {
+    let Form { dots, slashes } = form;
+    if !needs_work(path, form) {
         return Ok(None);
     }
     let decoded = if dots { decode(path)? } else { path.to_owned() };
@@ -149,7 +159,7 @@ pub fn normalise(path: &str, dots: bool, slashes: bool) -> Result<Option<String>
     Ok((merged != path).then_some(merged))
 }
 
-fn needs_work(path: &str, dots: bool, slashes: bool) -> bool {
+fn needs_work(path: &str, Form { dots, slashes }: Form) -> bool {
     let bytes = path.as_bytes();
     (dots && (bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'#')) || path.contains("/.")))
         || (slashes && path.contains("//"))
@@ -222,15 +232,20 @@ fn merge(path: &str) -> String {
 mod tests {
     use super::*;
 
+    const ALL: Form = Form {
+        dots: true,
+        slashes: true,
+    };
+
     fn normal(path: &str) -> String {
-        normalise(path, true, true)
+        normalise(path, ALL)
             .unwrap()
             .unwrap_or_else(|| path.to_owned())
     }
 
     #[test]
     fn a_plain_path_is_left_alone_without_a_copy() {
-        assert_eq!(normalise("/a/b.c/d", true, true), Ok(None));
+        assert_eq!(normalise("/a/b.c/d", ALL), Ok(None));
     }
 
     #[test]
@@ -259,8 +274,8 @@ mod tests {
 
     #[test]
     fn climbing_above_the_root_and_nul_are_refused() {
-        assert_eq!(normalise("/../etc", true, true), Err(PathError::AboveRoot));
-        assert_eq!(normalise("/a%00b", true, true), Err(PathError::Forbidden));
+        assert_eq!(normalise("/../etc", ALL), Err(PathError::AboveRoot));
+        assert_eq!(normalise("/a%00b", ALL), Err(PathError::Forbidden));
     }
 
     #[test]

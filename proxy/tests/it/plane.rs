@@ -62,6 +62,15 @@ impl Plane {
         app: Option<SocketAddr>,
         adjust: impl FnOnce(&mut Settings),
     ) -> Plane {
+        Plane::start_traced(resources, app, Spans::off(), adjust)
+    }
+
+    pub(crate) fn start_traced(
+        resources: Resources,
+        app: Option<SocketAddr>,
+        spans: Spans,
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Plane {
         let metrics = Metrics::new(2, Vec::new());
         let tasks = Tasks::new();
         let live = Live::new(Snapshot::empty(metrics.clone()));
@@ -82,7 +91,7 @@ impl Plane {
             ..Settings::default()
         };
         adjust(&mut settings);
-        let plane = listener::start(&live, settings, &metrics, Spans::off(), &tasks).unwrap();
+        let plane = listener::start(&live, settings, &metrics, spans, &tasks).unwrap();
         let bound = plane.addresses().into_iter().collect();
         let mut plane = Plane {
             live,
@@ -330,7 +339,11 @@ where
                     let answer = serve(request);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
-                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                server
+                    .http2()
+                    .initial_stream_window_size(64 * 1024)
+                    .initial_connection_window_size(16 * 1024 * 1024);
                 // How it ends is the test's business, not the app's.
                 drop(
                     server

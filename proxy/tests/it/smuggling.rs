@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests that mean one thing to us and another to the app: none of them arrives.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use http_body_util::BodyExt;
+
+use crate::plane::*;
+
+/// A proxy before an app that counts requests, and the count.
+async fn counted() -> (Plane, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    let app = app(move |request| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let headers = format!("{:?}", request.headers());
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            text(
+                200,
+                format!("{headers} body={}", String::from_utf8_lossy(&body)),
+            )
+        }
+    })
+    .await;
+    let resources = egress(
+        vec![static_cluster("a", &[app])],
+        vec![route_to("/", forward(&[("a", 1)]))],
+    );
+    (Plane::start(resources, None), calls)
+}
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_and_never_reach_the_app() {
+    let (plane, calls) = counted().await;
+    let hostless = "";
+    let host = "Host: shop\r\n";
+    for (what, host, headers, body) in [
+        (
+            "gzip before chunked",
+            host,
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "0\r\n\r\n",
+        ),
+        (
+            "an empty coding",
+            host,
+            "Transfer-Encoding: ,chunked\r\n",
+            "0\r\n\r\n",
+        ),
+        (
+            "chunked twice",
+            host,
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "0\r\n\r\n",
+        ),
+        (
+            "two coding lines",
+            host,
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
+        ("identity", host, "Transfer-Encoding: identity\r\n", ""),
+        (
+            "an unknown coding",
+            host,
+            "Transfer-Encoding: xchunked\r\n",
+            "0\r\n\r\n",
+        ),
+        ("a signed length", host, "Content-Length: +5\r\n", "12345"),
+        (
+            "a hexadecimal length",
+            host,
+            "Content-Length: 0x5\r\n",
+            "12345",
+        ),
+        (
+            "two lengths",
+            host,
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "12345",
+        ),
+        (
+            "a list of lengths",
+            host,
+            "Content-Length: 5, 6\r\n",
+            "12345",
+        ),
+        ("an empty length", host, "Content-Length: \r\n", ""),
+        ("a folded header", host, "X-A: 1\r\n 2\r\n", ""),
+        ("a blank before the colon", host, "X-A : 1\r\n", ""),
+        (
+            "a chunk size with 0x",
+            host,
+            "Transfer-Encoding: chunked\r\n",
+            "0x1\r\nx\r\n0\r\n\r\n",
+        ),
+        ("no host", hostless, "", ""),
+        ("two hosts", "Host: shop\r\nHost: shop\r\n", "", ""),
+        ("a list of hosts", "Host: shop, other\r\n", "", ""),
+        ("userinfo", "Host: user@shop\r\n", "", ""),
+        ("a bad port", "Host: shop:80a\r\n", "", ""),
+        ("a blank in the host", "Host: sh op\r\n", "", ""),
+        ("an unknown expectation", host, "Expect: magic\r\n", ""),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\n{host}{headers}\r\n{body}");
+        let answer = raw(plane.egress(), request.as_bytes()).await;
+        let refused = answer.starts_with("HTTP/1.1 4") || answer.is_empty();
+        // A chunk that breaks off mid-body may have begun to pass: it must not pass as a whole request.
+        let broken = answer.starts_with("HTTP/1.1 5");
+        assert!(refused || broken, "{what}: {answer}");
+    }
+    assert!(
+        calls.load(Ordering::SeqCst) <= 1,
+        "only the broken chunk may have begun: {calls:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_length_beside_chunked_never_makes_two_requests_of_one() {
+    let (plane, calls) = counted().await;
+    let request =
+        b"POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+        0\r\n\r\nGET /admin HTTP/1.1\r\nHost: shop\r\n\r\n";
+    raw(plane.egress(), request).await;
+    assert!(calls.load(Ordering::SeqCst) <= 1);
+}
+
+#[tokio::test]
+async fn nominated_and_hop_headers_stay_here_and_protected_ones_pass() {
+    let (plane, _) = counted().await;
+    let request =
+        b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close, X-Hop, Authorization\r\nX-Hop: 1\r\n\
+        Keep-Alive: 5\r\nProxy-Connection: close\r\nAuthorization: secret\r\n\r\n";
+    let answer = raw(plane.egress(), request).await.to_lowercase();
+    for gone in ["x-hop", "keep-alive", "proxy-connection"] {
+        assert!(!answer.contains(gone), "{gone} in {answer}");
+    }
+    assert!(answer.contains("authorization"), "{answer}");
+}
+
+#[tokio::test]
+async fn framing_is_written_anew_from_the_body() {
+    let (plane, _) = counted().await;
+    let request =
+        b"POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+        3;ext=1\r\nabc\r\n0\r\n\r\n";
+    let answer = raw(plane.egress(), request).await;
+    assert!(
+        answer.contains("body=abc") && answer.contains("\"transfer-encoding\": \"chunked\""),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_expected_continue_comes_from_us_and_is_not_passed_on() {
+    let (plane, _) = counted().await;
+    let request =
+        b"POST / HTTP/1.1\r\nHost: shop\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi";
+    let answer = raw(plane.egress(), request).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"),
+        "{answer}"
+    );
+    assert!(!answer.contains("\"expect\""), "{answer}");
+}
+
+#[tokio::test]
+async fn an_ambiguous_answer_is_502() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5x\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"garbage\r\n\r\n",
+    ] {
+        let app = raw_app(answer).await;
+        let resources = egress(
+            vec![static_cluster("a", &[app])],
+            vec![route_to("/", forward(&[("a", 1)]))],
+        );
+        let plane = Plane::start(resources, None);
+        let status = send(plane.egress(), get("/")).await.status();
+        assert_eq!(status, 502, "{}", String::from_utf8_lossy(answer));
+    }
+}
