@@ -3,6 +3,7 @@
 //! is refused by name, and both ends of a stream agree.
 
 mod decoding;
+mod envoy;
 mod round_trip;
 mod strategies;
 mod streams;
