@@ -158,39 +158,48 @@ fn headers() -> Vec<HeaderMatch> {
     ]
 }
 
-fn routes() -> RouteConfiguration {
-    let forward = |weights: &[(&str, u32)], rewrite| Forward {
-        clusters: weights
-            .iter()
-            .map(|(name, weight)| WeightedCluster {
-                name: (*name).to_owned(),
-                weight: *weight,
-            })
-            .collect(),
+fn retry() -> RetryPolicy {
+    RetryPolicy {
+        on: vec![
+            RetryOn::ServerError,
+            RetryOn::GatewayError,
+            RetryOn::Retriable4xx,
+            RetryOn::ConnectFailure,
+            RetryOn::RefusedStream,
+            RetryOn::Reset,
+            RetryOn::Cancelled,
+            RetryOn::DeadlineExceeded,
+            RetryOn::Internal,
+            RetryOn::ResourceExhausted,
+            RetryOn::Unavailable,
+            RetryOn::StatusCodes,
+        ],
+        status_codes: vec![500, 503],
+        max_retries: 2,
+        per_try_timeout: Some(Duration::from_secs(5)),
+    }
+}
+
+fn weights(clusters: &[(&str, u32)]) -> Vec<WeightedCluster> {
+    let weigh = |(name, weight): &(&str, u32)| WeightedCluster {
+        name: (*name).to_owned(),
+        weight: *weight,
+    };
+    clusters.iter().map(weigh).collect()
+}
+
+fn forward(clusters: &[(&str, u32)], rewrite: Option<PathRewrite>) -> Forward {
+    Forward {
+        clusters: weights(clusters),
         timeout: Duration::ZERO,
         idle_timeout: Some(MINUTE),
-        retry: Some(RetryPolicy {
-            on: vec![
-                RetryOn::ServerError,
-                RetryOn::GatewayError,
-                RetryOn::Retriable4xx,
-                RetryOn::ConnectFailure,
-                RetryOn::RefusedStream,
-                RetryOn::Reset,
-                RetryOn::Cancelled,
-                RetryOn::DeadlineExceeded,
-                RetryOn::Internal,
-                RetryOn::ResourceExhausted,
-                RetryOn::Unavailable,
-                RetryOn::StatusCodes,
-            ],
-            status_codes: vec![500, 503],
-            max_retries: 2,
-            per_try_timeout: Some(Duration::from_secs(5)),
-        }),
+        retry: Some(retry()),
         rewrite,
         host_rewrite: Some("n.local".into()),
-    };
+    }
+}
+
+fn routes() -> RouteConfiguration {
     let route = |name: &str, path, grpc, action| Route {
         name: name.to_owned(),
         matching: RouteMatch {
@@ -323,13 +332,7 @@ fn listeners() -> Vec<Listener> {
     let tcp = |clusters: &[(&str, u32)]| {
         NetworkFilter::Tcp(TcpProxy {
             stat_prefix: "egress".into(),
-            clusters: clusters
-                .iter()
-                .map(|(name, weight)| WeightedCluster {
-                    name: (*name).to_owned(),
-                    weight: *weight,
-                })
-                .collect(),
+            clusters: weights(clusters),
             idle_timeout: Some(Duration::ZERO),
             access_logs: access_logs(),
         })
@@ -358,7 +361,7 @@ fn listeners() -> Vec<Listener> {
     by_name.tls = None;
     by_name.matching.server_names = vec!["*.amazonaws.com".into()];
     let mut by_range = chain("range", 5432, None, tcp(&[("logical", 1)]));
-    by_range.matching.prefix_ranges = vec![("10.0.0.0".parse().unwrap(), 8)];
+    by_range.matching.prefix_ranges = vec![("10.0.0.0".parse().expect("a literal"), 8)];
     let mut by_protocol = chain(
         "h2c",
         9000,
@@ -368,7 +371,7 @@ fn listeners() -> Vec<Listener> {
     by_protocol.matching.application_protocols = vec!["h2c".into(), "http/1.1".into()];
     let listener = |name: &str, address: &str, direction, chains, default| Listener {
         name: name.to_owned(),
-        address: address.parse().unwrap(),
+        address: address.parse().expect("a literal"),
         direction,
         original_destination: true,
         filter_chains: chains,
