@@ -21,10 +21,10 @@ use crate::shop;
 
 fn names(control_plane: &ControlPlane) -> BTreeSet<String> {
     let list = control_plane.get("/meshes/shop/virtualNodes").ok();
-    let items = list["virtualNodes"].as_array().unwrap();
+    let items = list["virtualNodes"].as_array().expect("a list");
     items
         .iter()
-        .map(|item| item["virtualNodeName"].as_str().unwrap().to_owned())
+        .map(|item| item["virtualNodeName"].as_str().expect("a name").to_owned())
         .collect()
 }
 

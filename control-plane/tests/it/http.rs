@@ -82,7 +82,9 @@ pub(crate) fn request(
 /// Sends bytes that need not be HTTP and returns whatever comes back.
 pub(crate) fn garbage(addr: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("the port is open");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a time above zero");
     let mut answer = Vec::new();
     // The other end may hang up on such bytes at any moment; that is its right.
     let sent = stream

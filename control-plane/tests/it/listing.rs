@@ -55,7 +55,7 @@ fn names(page: &Value) -> Vec<String> {
     let items = page["meshes"].as_array().expect("a list");
     items
         .iter()
-        .map(|item| item["meshName"].as_str().unwrap().to_owned())
+        .map(|item| item["meshName"].as_str().expect("a name").to_owned())
         .collect()
 }
 
