@@ -116,7 +116,7 @@ impl Keeper {
                     tracing::warn!(
                         identity = wanted,
                         reason,
-                        retry_in_ms = pause.as_millis(),
+                        retry_in_s = pause.as_secs_f64(),
                         "no new certificate"
                     );
                     tokio::time::sleep(pause).await;

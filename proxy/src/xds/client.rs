@@ -181,7 +181,7 @@ impl Client {
             let pause = wait.mul_f64(rand::rng().random_range(0.5..1.0));
             tracing::warn!(
                 reason = why,
-                retry_in_ms = pause.as_millis(),
+                retry_in_s = pause.as_secs_f64(),
                 "control plane is away; serving goes on"
             );
             tokio::time::sleep(pause).await;
@@ -250,9 +250,9 @@ impl Client {
         let outcome = if refused.is_empty() {
             Outcome::Applied
         } else {
-            Outcome::Refused(refused)
+            Outcome::Refused
         };
-        self.control.status.updated(kind, &outcome);
+        self.control.status.updated(kind, outcome);
         for rejected in refused {
             tracing::warn!(
                 ?kind,

@@ -7,7 +7,6 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use pillion_xds::resource::Rejected;
 use pillion_xds::resource::ResourceType;
 use pillion_xds::resource::UPDATE_ORDER;
 use prometheus::core::Collector;
@@ -90,11 +89,12 @@ impl State {
 }
 
 /// What a response led to.
-pub enum Outcome<'r> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
     /// All of it is in force.
     Applied,
-    /// These were refused.
-    Refused(&'r [Rejected]),
+    /// Some of it was refused.
+    Refused,
 }
 
 impl Status {
@@ -143,12 +143,12 @@ impl Status {
             .for_each(|counts| counts.failure += 1);
     }
 
-    pub(super) fn updated(&self, kind: ResourceType, outcome: &Outcome<'_>) {
+    pub(super) fn updated(&self, kind: ResourceType, outcome: Outcome) {
         let mut inner = self.inner.lock();
         let counts = &mut inner.kinds[slot(kind)];
         match outcome {
             Outcome::Applied => counts.success += 1,
-            Outcome::Refused(_) => counts.rejected += 1,
+            Outcome::Refused => counts.rejected += 1,
         }
     }
 
@@ -382,7 +382,7 @@ mod tests {
     fn a_proxy_is_live_when_nothing_is_missing_and_stays_so() {
         let status = Status::new(Vec::new()).expect("a valid description");
         assert_eq!(status.state(), State::PreInitializing);
-        status.updated(ResourceType::Cluster, &Outcome::Applied);
+        status.updated(ResourceType::Cluster, Outcome::Applied);
         status.set_pending(vec!["Listener resources".to_owned()]);
         assert_eq!(status.state(), State::Initializing);
         status.set_pending(Vec::new());
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn a_refusal_counts_as_rejected_under_envoys_name() {
         let status = Status::new(Vec::new()).expect("a valid description");
-        status.updated(ResourceType::Listener, &Outcome::Refused(&[]));
+        status.updated(ResourceType::Listener, Outcome::Refused);
         let stats = status.stats();
         let value = |name: &str| {
             stats
