@@ -28,7 +28,7 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         self.tracker
-            .spawn(task.instrument(tracing::info_span!("task", name)));
+            .spawn(task.instrument(tracing::info_span!("task", of = name)));
     }
 
     /// Runs `task` until it ends or the stop token fires, whichever is first: for loops with nothing to put away.
