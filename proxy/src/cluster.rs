@@ -55,9 +55,9 @@ pub struct Endpoint {
     /// Times ejected.
     pub ejections: AtomicU32,
     /// Out by outlier detection.
-    pub ejected: AtomicBool,
+    ejected: AtomicBool,
     /// Out by active probes (or not yet in).
-    pub unhealthy: AtomicBool,
+    unhealthy: AtomicBool,
 }
 
 impl Endpoint {
@@ -82,10 +82,41 @@ impl Endpoint {
         Endpoint::new(addr, hostname, "")
     }
 
+    /// Whether outlier detection keeps it out.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether its probes keep it out.
+    pub fn is_unhealthy(&self) -> bool {
+        self.unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out by outlier detection, or lets it in again; whether that changed anything.
+    pub fn set_ejected(&self, out: bool) -> bool {
+        mark(&self.ejected, out)
+    }
+
+    /// Takes it out by its probes, or lets it in again; whether that changed anything.
+    pub fn set_unhealthy(&self, out: bool) -> bool {
+        mark(&self.unhealthy, out)
+    }
+
     /// Whether marks of this proxy keep it out.
     pub fn is_out(&self) -> bool {
         self.ejected.load(Ordering::Relaxed) || self.unhealthy.load(Ordering::Relaxed)
     }
+}
+
+/// Counts changes of marks, of any endpoint: a set that was found whole at some count is whole as long as it stands.
+static MARKS: AtomicU64 = AtomicU64::new(1);
+
+fn mark(flag: &AtomicBool, out: bool) -> bool {
+    let changed = flag.swap(out, Ordering::Relaxed) != out;
+    if changed {
+        MARKS.fetch_add(1, Ordering::Release);
+    }
+    changed
 }
 
 /// An endpoint in a set, with what the control plane says of it.
@@ -255,10 +286,10 @@ impl Cluster {
         let Some(set) = self.set() else { return };
         for member in set.members() {
             if self.config.health_checks.is_empty() {
-                member.endpoint.unhealthy.store(false, Ordering::Relaxed);
+                member.endpoint.set_unhealthy(false);
             }
             if self.config.outlier_detection.is_none() {
-                member.endpoint.ejected.store(false, Ordering::Relaxed);
+                member.endpoint.set_ejected(false);
             }
         }
     }
@@ -369,7 +400,7 @@ fn endpoint_for(
         return Arc::clone(endpoint);
     }
     let endpoint = Endpoint::new(addr, host, zone);
-    endpoint.unhealthy.store(unhealthy_first, Ordering::Relaxed);
+    endpoint.set_unhealthy(unhealthy_first);
     Arc::new(endpoint)
 }
 

@@ -122,10 +122,10 @@ fn cluster_text(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
 fn health_flags(member: &Member) -> String {
     let endpoint = &member.endpoint;
     let mut flags = Vec::new();
-    if endpoint.unhealthy.load(Ordering::Relaxed) {
+    if endpoint.is_unhealthy() {
         flags.push("/failed_active_hc");
     }
-    if endpoint.ejected.load(Ordering::Relaxed) {
+    if endpoint.is_ejected() {
         flags.push("/failed_outlier_check");
     }
     match member.health {

@@ -4,10 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use pillion_xds::endpoint::Health;
 
 use super::Endpoint;
+use super::MARKS;
 use super::Member;
 
 /// Envoy's panic threshold: below this share of healthy endpoints, health is not believed.
@@ -20,6 +23,8 @@ const SLOTS: u64 = 4096;
 pub struct Set {
     members: Vec<Member>,
     levels: Vec<Level>,
+    /// The count of marks at which every member of the first level was found to take traffic.
+    whole: AtomicU64,
 }
 
 /// The endpoints of one priority.
@@ -47,7 +52,11 @@ impl Set {
             .into_iter()
             .map(|priority| Level::new(&members, priority))
             .collect();
-        Set { members, levels }
+        Set {
+            members,
+            levels,
+            whole: AtomicU64::new(0),
+        }
     }
 
     /// All of them.
@@ -60,12 +69,7 @@ impl Set {
         let count = |holds: fn(&Member) -> bool| {
             self.members.iter().filter(|member| holds(member)).count() as u64
         };
-        let ejected = |member: &Member| {
-            member
-                .endpoint
-                .ejected
-                .load(std::sync::atomic::Ordering::Relaxed)
-        };
+        let ejected = |member: &Member| member.endpoint.is_ejected();
         (
             self.members.len() as u64,
             count(is_available),
@@ -75,6 +79,12 @@ impl Set {
 
     /// The endpoint for this turn. `avoid` is passed over where another is there, as a retry should go elsewhere.
     pub fn pick(&self, turn: usize, avoid: Option<u64>) -> Option<Picked> {
+        if let Some(endpoint) = self.pick_whole(turn, avoid) {
+            return Some(Picked {
+                endpoint,
+                panic: false,
+            });
+        }
         let calm = self.levels.iter().find(|level| {
             let healthy = level.healthy(&self.members);
             healthy > 0 && healthy * 100 >= level.number * PANIC_PERCENT
@@ -99,6 +109,26 @@ impl Set {
             endpoint: Arc::clone(&member.endpoint),
             panic,
         })
+    }
+}
+
+impl Set {
+    /// The common case without a look at every member: nobody is out.
+    fn pick_whole(&self, turn: usize, avoid: Option<u64>) -> Option<Arc<Endpoint>> {
+        let level = self.levels.first()?;
+        let marks = MARKS.load(Ordering::Acquire);
+        if self.whole.load(Ordering::Relaxed) != marks {
+            if !level
+                .order
+                .iter()
+                .all(|position| is_available(&self.members[*position as usize]))
+            {
+                return None;
+            }
+            self.whole.store(marks, Ordering::Relaxed);
+        }
+        let member = &self.members[level.order[turn % level.order.len()] as usize];
+        (Some(member.endpoint.id) != avoid).then(|| Arc::clone(&member.endpoint))
     }
 }
 
@@ -165,7 +195,6 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::atomic::Ordering;
 
     use super::*;
 
@@ -212,24 +241,15 @@ mod tests {
     #[test]
     fn an_ejected_endpoint_gets_no_turn() {
         let set = Set::new(vec![member(1, 1, 0), member(2, 1, 0), member(3, 1, 0)]);
-        set.members()[1]
-            .endpoint
-            .ejected
-            .store(true, Ordering::Relaxed);
+        set.members()[1].endpoint.set_ejected(true);
         assert!(!ports(&set, 9).contains(&2));
     }
 
     #[test]
     fn below_half_healthy_all_take_traffic() {
         let set = Set::new(vec![member(1, 1, 0), member(2, 1, 0), member(3, 1, 0)]);
-        set.members()[0]
-            .endpoint
-            .ejected
-            .store(true, Ordering::Relaxed);
-        set.members()[1]
-            .endpoint
-            .ejected
-            .store(true, Ordering::Relaxed);
+        set.members()[0].endpoint.set_ejected(true);
+        set.members()[1].endpoint.set_ejected(true);
         assert_eq!(ports(&set, 3), [1, 2, 3]);
         assert!(set.pick(0, None).unwrap().panic);
     }
@@ -248,10 +268,7 @@ mod tests {
     fn the_next_priority_serves_when_the_first_is_out() {
         let set = Set::new(vec![member(1, 1, 0), member(2, 1, 1)]);
         assert_eq!(ports(&set, 2), [1, 1]);
-        set.members()[0]
-            .endpoint
-            .unhealthy
-            .store(true, Ordering::Relaxed);
+        set.members()[0].endpoint.set_unhealthy(true);
         assert_eq!(ports(&set, 2), [2, 2]);
     }
 

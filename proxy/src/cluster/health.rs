@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,29 +72,23 @@ fn settle(
     let control = &cluster.state.stats.control;
     control.health_attempt.add_shared(1);
     let first = row.passes == 0 && row.failures == 0;
-    let was_out = endpoint.unhealthy.load(Ordering::Relaxed);
-    if passed {
+    let enough = if passed {
         control.health_success.add_shared(1);
         *row = Row {
             passes: row.passes.saturating_add(1),
             failures: 0,
         };
+        first || row.passes >= check.healthy_threshold
     } else {
         control.health_failure.add_shared(1);
         *row = Row {
             passes: 0,
             failures: row.failures.saturating_add(1),
         };
-    }
-    let out = if passed {
-        !(first || row.passes >= check.healthy_threshold)
-    } else {
         row.failures >= check.unhealthy_threshold
     };
     // Between the thresholds an endpoint stays what it was.
-    let decided = if passed { !out } else { out };
-    if decided && was_out == passed {
-        endpoint.unhealthy.store(!passed, Ordering::Relaxed);
+    if enough && endpoint.set_unhealthy(!passed) {
         tracing::info!(cluster = cluster.name(), endpoint = %endpoint.addr, healthy = passed, "health changed");
     }
 }

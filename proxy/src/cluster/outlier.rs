@@ -35,7 +35,7 @@ pub fn record(cluster: &Cluster, endpoint: &Endpoint, outcome: Outcome) {
         return;
     }
     let failures = endpoint.failures.fetch_add(1, Ordering::Relaxed) + 1;
-    if failures < detection.consecutive_5xx || endpoint.ejected.load(Ordering::Relaxed) {
+    if failures < detection.consecutive_5xx || endpoint.is_ejected() {
         return;
     }
     let Some(set) = cluster.set() else { return };
@@ -43,7 +43,7 @@ pub fn record(cluster: &Cluster, endpoint: &Endpoint, outcome: Outcome) {
         cluster.state.stats.control.ejections_overflow.add_shared(1);
         return;
     }
-    if !endpoint.ejected.swap(true, Ordering::Relaxed) {
+    if endpoint.set_ejected(true) {
         endpoint.failures.store(0, Ordering::Relaxed);
         let times = endpoint.ejections.fetch_add(1, Ordering::Relaxed) + 1;
         cluster.state.stats.control.ejections_total.add_shared(1);
@@ -69,7 +69,7 @@ pub async fn keep_swept(cluster: Arc<Cluster>, detection: OutlierDetection) {
         since.retain(|(id, _)| set.members().iter().any(|member| member.endpoint.id == *id));
         for member in set.members() {
             let endpoint = &member.endpoint;
-            if !endpoint.ejected.load(Ordering::Relaxed) {
+            if !endpoint.is_ejected() {
                 continue;
             }
             let Some(at) = since.iter().position(|(id, _)| *id == endpoint.id) else {
@@ -80,7 +80,7 @@ pub async fn keep_swept(cluster: Arc<Cluster>, detection: OutlierDetection) {
             if now.duration_since(since[at].1) >= detection.base_ejection_time.saturating_mul(times)
             {
                 since.swap_remove(at);
-                endpoint.ejected.store(false, Ordering::Relaxed);
+                endpoint.set_ejected(false);
                 tracing::info!(cluster = cluster.name(), endpoint = %endpoint.addr, "endpoint is back");
             }
         }

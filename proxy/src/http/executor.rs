@@ -40,3 +40,28 @@ pub fn spawn(metrics: &Metrics, task: impl Future<Output = ()> + 'static) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_task_only_and_is_counted() {
+        let metrics = Metrics::new(1, Vec::new());
+        let local = tokio::task::LocalSet::new();
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let counted = metrics.clone();
+        local
+            .run_until(async move {
+                spawn(&counted, async { panic!("injected") });
+                tokio::task::yield_now().await;
+                spawn(
+                    &counted,
+                    async move { done.send(7).expect("the test waits") },
+                );
+                assert_eq!(finished.await, Ok(7));
+            })
+            .await;
+        assert_eq!(metrics.process().panics.get(), 1);
+    }
+}

@@ -32,79 +32,82 @@ async fn counted() -> (Plane, Arc<AtomicUsize>) {
     (Plane::start(resources, None), calls)
 }
 
+const HOST: &str = "Host: shop\r\n";
+
+/// What it is, host line, further headers, body.
+const AMBIGUOUS: &[(&str, &str, &str, &str)] = &[
+    (
+        "gzip before chunked",
+        HOST,
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "an empty coding",
+        HOST,
+        "Transfer-Encoding: ,chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "chunked twice",
+        HOST,
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "two coding lines",
+        HOST,
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    ("identity", HOST, "Transfer-Encoding: identity\r\n", ""),
+    (
+        "an unknown coding",
+        HOST,
+        "Transfer-Encoding: xchunked\r\n",
+        "0\r\n\r\n",
+    ),
+    ("a signed length", HOST, "Content-Length: +5\r\n", "12345"),
+    (
+        "a hexadecimal length",
+        HOST,
+        "Content-Length: 0x5\r\n",
+        "12345",
+    ),
+    (
+        "two lengths",
+        HOST,
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "12345",
+    ),
+    (
+        "a list of lengths",
+        HOST,
+        "Content-Length: 5, 6\r\n",
+        "12345",
+    ),
+    ("an empty length", HOST, "Content-Length: \r\n", ""),
+    ("a folded header", HOST, "X-A: 1\r\n 2\r\n", ""),
+    ("a blank before the colon", HOST, "X-A : 1\r\n", ""),
+    (
+        "a chunk size with 0x",
+        HOST,
+        "Transfer-Encoding: chunked\r\n",
+        "0x1\r\nx\r\n0\r\n\r\n",
+    ),
+    ("no host", "", "", ""),
+    ("two hosts", "Host: shop\r\nHost: shop\r\n", "", ""),
+    ("a list of hosts", "Host: shop, other\r\n", "", ""),
+    ("userinfo", "Host: user@shop\r\n", "", ""),
+    ("a bad port", "Host: shop:80a\r\n", "", ""),
+    ("a blank in the host", "Host: sh op\r\n", "", ""),
+    ("an unknown expectation", HOST, "Expect: magic\r\n", ""),
+];
+
 #[tokio::test]
 async fn ambiguous_requests_are_refused_and_never_reach_the_app() {
     let (plane, calls) = counted().await;
-    let hostless = "";
-    let host = "Host: shop\r\n";
-    for (what, host, headers, body) in [
-        (
-            "gzip before chunked",
-            host,
-            "Transfer-Encoding: gzip, chunked\r\n",
-            "0\r\n\r\n",
-        ),
-        (
-            "an empty coding",
-            host,
-            "Transfer-Encoding: ,chunked\r\n",
-            "0\r\n\r\n",
-        ),
-        (
-            "chunked twice",
-            host,
-            "Transfer-Encoding: chunked, chunked\r\n",
-            "0\r\n\r\n",
-        ),
-        (
-            "two coding lines",
-            host,
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "0\r\n\r\n",
-        ),
-        ("identity", host, "Transfer-Encoding: identity\r\n", ""),
-        (
-            "an unknown coding",
-            host,
-            "Transfer-Encoding: xchunked\r\n",
-            "0\r\n\r\n",
-        ),
-        ("a signed length", host, "Content-Length: +5\r\n", "12345"),
-        (
-            "a hexadecimal length",
-            host,
-            "Content-Length: 0x5\r\n",
-            "12345",
-        ),
-        (
-            "two lengths",
-            host,
-            "Content-Length: 5\r\nContent-Length: 6\r\n",
-            "12345",
-        ),
-        (
-            "a list of lengths",
-            host,
-            "Content-Length: 5, 6\r\n",
-            "12345",
-        ),
-        ("an empty length", host, "Content-Length: \r\n", ""),
-        ("a folded header", host, "X-A: 1\r\n 2\r\n", ""),
-        ("a blank before the colon", host, "X-A : 1\r\n", ""),
-        (
-            "a chunk size with 0x",
-            host,
-            "Transfer-Encoding: chunked\r\n",
-            "0x1\r\nx\r\n0\r\n\r\n",
-        ),
-        ("no host", hostless, "", ""),
-        ("two hosts", "Host: shop\r\nHost: shop\r\n", "", ""),
-        ("a list of hosts", "Host: shop, other\r\n", "", ""),
-        ("userinfo", "Host: user@shop\r\n", "", ""),
-        ("a bad port", "Host: shop:80a\r\n", "", ""),
-        ("a blank in the host", "Host: sh op\r\n", "", ""),
-        ("an unknown expectation", host, "Expect: magic\r\n", ""),
-    ] {
+    for (what, host, headers, body) in AMBIGUOUS {
         let request = format!("POST / HTTP/1.1\r\n{host}{headers}\r\n{body}");
         let answer = raw(plane.egress(), request.as_bytes()).await;
         let refused = answer.starts_with("HTTP/1.1 4") || answer.is_empty();

@@ -172,7 +172,7 @@ async fn an_early_end_of_upstream_is_no_clean_end_downstream() {
 
 #[tokio::test]
 async fn a_caller_who_leaves_takes_the_upstream_request_along() {
-    let (gone, mut heard) = mpsc::channel::<()>(1);
+    let (gone, mut heard) = mpsc::channel::<()>(2);
     let app = app(move |_| {
         let gone = gone.clone();
         async move {
@@ -182,6 +182,7 @@ async fn a_caller_who_leaves_takes_the_upstream_request_along() {
                     self.0.try_send(()).unwrap_or_default();
                 }
             }
+            gone.send(()).await.unwrap();
             let _on_drop = OnDrop(gone);
             tokio::time::sleep(LIMIT * 2).await;
             text(200, "late")
@@ -194,9 +195,10 @@ async fn a_caller_who_leaves_takes_the_upstream_request_along() {
         .write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
         .await
         .unwrap();
-    plane
-        .eventually_stat("cluster.a.upstream_rq_active", 1)
-        .await;
+    tokio::time::timeout(LIMIT, heard.recv())
+        .await
+        .expect("the app is asked")
+        .unwrap();
     drop(socket);
     tokio::time::timeout(LIMIT, heard.recv())
         .await

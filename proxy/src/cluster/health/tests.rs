@@ -41,12 +41,12 @@ fn after(answers: &[bool]) -> Vec<bool> {
     };
     let (cluster, mut row) = (cluster(), Row::default());
     let endpoint = Endpoint::at(([127, 0, 0, 1], 1).into(), "");
-    endpoint.unhealthy.store(true, Ordering::Relaxed);
+    endpoint.set_unhealthy(true);
     answers
         .iter()
         .map(|passed| {
             settle(&cluster, &endpoint, &mut row, *passed, &check);
-            !endpoint.unhealthy.load(Ordering::Relaxed)
+            !endpoint.is_unhealthy()
         })
         .collect()
 }
