@@ -3,11 +3,12 @@
 //! `main` is the program; everything else is reached through [`app`] and [`config`].
 //!
 //! `receive` → `convert` → `pipeline` → `store` on the way in; `store` → `trace` → `graph`, `summary` when a trace
-//! settles; `query` on the way out.
+//! settles; `query` on the way out, `filter` what is selected.
 
 pub mod app;
 pub mod config;
 mod convert;
+mod filter;
 mod graph;
 mod metrics;
 mod pipeline;

@@ -118,6 +118,9 @@ impl Node {
     }
 }
 
+/// Every account that is not configured is this one.
+pub(crate) const ACCOUNT: &str = "000000000000";
+
 /// The type of a node of which nobody said what it is.
 pub(crate) const UNKNOWN_TYPE: &str = "unknown";
 

@@ -34,11 +34,24 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Sums over everything that ended in the window, to the microsecond.
     fn graph(&self, window: Window) -> Result<Totals, StoreError>;
 
+    /// The same over settled traces that are `wanted` alone.
+    fn graph_of(
+        &self,
+        window: Window,
+        wanted: &dyn Fn(&Summary) -> bool,
+    ) -> Result<Totals, StoreError>;
+
     /// Settled traces, newest first.
     fn summaries(&self, scan: &Scan) -> Result<Page, StoreError>;
 
     /// Removes the days that ended before `now` less the retention; says how many.
     fn expire(&self, now: SystemTime) -> Result<usize, StoreError>;
+
+    /// What was kept of a kind, by name. It belongs to no day and does not expire.
+    fn kept(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Keeps or, without a value, forgets; durable when it returns.
+    fn keep(&self, kind: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError>;
 }
 
 /// Microseconds since the epoch, `start` included, `end` not.

@@ -2,6 +2,9 @@
 //! A trace in one row: everything a list of traces shows or selects by. Pure; made when a trace settles, kept by the
 //! store, read by `query`.
 
+pub(crate) mod causes;
+pub(crate) mod parts;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
@@ -13,6 +16,8 @@ use crate::span::Flags;
 use crate::span::Http;
 use crate::span::Node;
 use crate::span::TraceId;
+use crate::summary::causes::Causes;
+use crate::summary::parts::Part;
 use crate::trace::Trace;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +48,18 @@ pub(crate) struct Summary {
     pub(crate) spans: u32,
     pub(crate) truncated: bool,
     pub(crate) revision: u32,
+    /// What filters ask about, part by part.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) causes: Causes,
+}
+
+impl Summary {
+    /// The work of the service that began the trace.
+    pub(crate) fn root_part(&self) -> Option<&Part> {
+        self.parts
+            .iter()
+            .find(|part| part.root && part.source.is_none())
+    }
 }
 
 /// One key with one of its values, and who set it.
@@ -128,6 +145,8 @@ fn summarize(trace: &Trace) -> Summary {
         spans: u32::try_from(trace.spans.len()).unwrap_or(u32::MAX),
         truncated: false,
         revision: 0,
+        parts: parts::parts(trace),
+        causes: causes::causes(trace),
     }
 }
 

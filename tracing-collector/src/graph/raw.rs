@@ -25,7 +25,7 @@ pub(super) fn contributions(trace: &Trace) -> Vec<Contribution> {
 }
 
 /// For each entry, when the last of its parts ended.
-fn share_ends(trace: &Trace) -> Vec<u64> {
+pub(crate) fn share_ends(trace: &Trace) -> Vec<u64> {
     let mut ends = vec![0; trace.spans.len()];
     for (at, span) in trace.spans.iter().enumerate() {
         if let (Some(share), Some(end)) = (trace.share(at), span.end_ns) {
@@ -46,14 +46,19 @@ fn own_work(trace: &Trace, at: usize, node: &Node, share_end: u64) -> Option<Con
     })
 }
 
+/// Who called an entry whose call nobody measured.
+pub(crate) fn caller(trace: &Trace, at: usize, node: &Node) -> Option<Node> {
+    match trace.parent(at) {
+        None => Some(Node::new(&node.name, CLIENT_TYPE)),
+        Some(parent) if trace.spans[parent].calls.is_some() => None,
+        Some(parent) => trace.node(parent).filter(|source| *source != node).cloned(),
+    }
+}
+
 /// Where no caller measured the call, the callee's own times stand for it: before a root, and where a service's work
 /// (not a call of it) is the parent, as between the two halves of a Lambda function.
 fn edge_by_callee(trace: &Trace, at: usize, node: &Node) -> Option<Contribution> {
-    let source = match trace.parent(at) {
-        None => Node::new(&node.name, CLIENT_TYPE),
-        Some(parent) if trace.spans[parent].calls.is_some() => return None,
-        Some(parent) => trace.node(parent).filter(|source| *source != node)?.clone(),
-    };
+    let source = caller(trace, at, node)?;
     Contribution::of(
         Key::Edge {
             source,
@@ -85,9 +90,15 @@ fn calls(trace: &Trace, at: usize, source: &Node) -> Vec<Contribution> {
         });
         return node.into_iter().chain(edge(target)).collect();
     }
-    let targets: BTreeSet<&Node> = trace
-        .entry_children(at)
+    reached(trace, at).into_iter().filter_map(edge).collect()
+}
+
+/// The services that a call is known to have reached.
+pub(crate) fn reached(trace: &Trace, at: usize) -> BTreeSet<&Node> {
+    trace.spans[at]
+        .calls
+        .iter()
+        .flat_map(|_| trace.entry_children(at))
         .filter_map(|child| trace.node(child))
-        .collect();
-    targets.into_iter().filter_map(edge).collect()
+        .collect()
 }

@@ -1,33 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What SDKs ask the daemon's port for: sampling rules and targets. There is the `Default` rule alone, with X-Ray's own
-//! numbers: one request a second, then 5 %. That one request is granted to one live client at a time.
+//! What sampling rules grant to the clients that report: GetSamplingTargets, GetSamplingStatisticSummaries. A rule's
+//! reservoir is divided among its live clients, what cannot be divided goes to the busiest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::query::xray_api::ACCOUNT;
+use crate::query::kept::Kept;
+use crate::query::now_seconds;
+use crate::query::sampling_rules;
+use crate::query::token;
 use crate::query::xray_api::ApiError;
-use crate::query::xray_api::REGION;
 
-const FIXED_RATE: f64 = 0.05;
-const RESERVOIR: u64 = 1;
 const INTERVAL_SECONDS: u64 = 10;
 const QUOTA_SECONDS: f64 = 300.0;
 /// A client silent for two intervals is gone.
 const LIVE: Duration = Duration::from_secs(2 * INTERVAL_SECONDS);
 const MAX_CLIENTS: usize = 10_000;
 const MAX_DOCUMENTS: usize = 25;
+/// Sums by interval and rule that are remembered; the oldest go first.
+const MAX_SUMS: usize = 10_000;
+const PAGE: usize = 1000;
 
 #[derive(Clone, Default)]
 pub(super) struct Sampling {
-    clients: Arc<Mutex<BTreeMap<String, Client>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By rule, then client.
+    clients: BTreeMap<(String, String), Client>,
+    /// By the interval's first second, then rule.
+    sums: BTreeMap<(u64, String), Sums>,
 }
 
 struct Client {
@@ -35,21 +45,48 @@ struct Client {
     requests: u64,
 }
 
-impl Sampling {
-    pub(super) fn rules(&self) -> Value {
-        json!({"SamplingRuleRecords": [{
-            "SamplingRule": {
-                "RuleName": "Default",
-                "RuleARN": format!("arn:aws:xray:{REGION}:{ACCOUNT}:sampling-rule/Default"),
-                "ResourceARN": "*", "Priority": 10000, "FixedRate": FIXED_RATE, "ReservoirSize": RESERVOIR,
-                "ServiceName": "*", "ServiceType": "*", "Host": "*", "HTTPMethod": "*", "URLPath": "*",
-                "Version": 1, "Attributes": {},
-            },
-            "CreatedAt": 0.0, "ModifiedAt": 0.0,
-        }]})
-    }
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    requests: u64,
+    borrowed: u64,
+    sampled: u64,
+}
 
-    pub(super) fn targets(&self, request: &Value) -> Result<Value, ApiError> {
+/// One client's report on one rule.
+struct Report<'r> {
+    rule: &'r str,
+    client: &'r str,
+    sums: Sums,
+}
+
+impl<'r> Report<'r> {
+    fn read(document: &'r Value) -> Report<'r> {
+        let text = |name: &str| {
+            document
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let count = |name: &str| {
+            document
+                .get(name)
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+        };
+        Report {
+            rule: text("RuleName"),
+            client: text("ClientID"),
+            sums: Sums {
+                requests: count("RequestCount"),
+                borrowed: count("BorrowCount"),
+                sampled: count("SampledCount"),
+            },
+        }
+    }
+}
+
+impl Sampling {
+    pub(super) fn targets(&self, kept: &Kept, request: &Value) -> Result<Value, ApiError> {
         let documents = request
             .get("SamplingStatisticsDocuments")
             .and_then(Value::as_array);
@@ -63,92 +100,145 @@ impl Sampling {
             );
             return Err(ApiError::Invalid(message));
         }
+        let records = sampling_rules::all(kept)?;
         let (mut targets, mut unprocessed) = (Vec::new(), Vec::new());
+        let mut state = self.state.lock();
         for document in documents {
-            let rule = document
-                .get("RuleName")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if rule != "Default" {
-                unprocessed.push(json!({"RuleName": rule, "ErrorCode": "404", "Message": "there is no such rule"}));
+            let report = Report::read(document);
+            let rule = records
+                .iter()
+                .map(|record| &record["SamplingRule"])
+                .find(|rule| rule["RuleName"] == report.rule);
+            let Some(rule) = rule else {
+                unprocessed.push(json!({"RuleName": report.rule, "ErrorCode": "404", "Message": "there is no such rule"}));
                 continue;
-            }
-            let client = document
-                .get("ClientID")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            let requests = document
-                .get("RequestCount")
-                .and_then(Value::as_u64)
-                .unwrap_or_default();
+            };
+            let reservoir = rule["ReservoirSize"].as_u64().unwrap_or(0);
+            state.count(&report, now_seconds());
             targets.push(json!({
-                "RuleName": rule, "FixedRate": FIXED_RATE, "Interval": INTERVAL_SECONDS,
-                "ReservoirQuota": self.quota(client, requests, Instant::now()),
-                "ReservoirQuotaTTL": now_seconds() + QUOTA_SECONDS,
+                "RuleName": report.rule, "FixedRate": rule["FixedRate"], "Interval": INTERVAL_SECONDS,
+                "ReservoirQuota": state.quota(&report, reservoir, Instant::now()),
+                "ReservoirQuotaTTL": now_seconds().floor() + QUOTA_SECONDS,
             }));
         }
+        drop(state);
         Ok(json!({
-            "SamplingTargetDocuments": targets, "LastRuleModification": 0.0, "UnprocessedStatistics": unprocessed,
+            "SamplingTargetDocuments": targets, "LastRuleModification": sampling_rules::last_change(kept)?,
+            "UnprocessedStatistics": unprocessed, "UnprocessedBoostStatistics": [],
         }))
     }
 
-    /// The whole reservoir to the busiest live client (of equals, the first by name), nothing to the others: one
-    /// request a second cannot be divided.
-    fn quota(&self, client: &str, requests: u64, now: Instant) -> u64 {
-        let mut clients = self.clients.lock();
-        clients.retain(|_, other| now.duration_since(other.seen) <= LIVE);
-        if clients.len() < MAX_CLIENTS || clients.contains_key(client) {
-            clients.insert(
-                client.to_owned(),
-                Client {
-                    seen: now,
-                    requests,
-                },
-            );
+    /// The newest interval first.
+    pub(super) fn summaries(&self, request: &Value) -> Result<Value, ApiError> {
+        const OPERATION: &str = "GetSamplingStatisticSummaries";
+        let from = token::position(token::redeem(OPERATION, request)?)?;
+        let state = self.state.lock();
+        let page = state.sums.iter().rev().skip(from).take(PAGE);
+        let summaries: Vec<Value> = page
+            .map(|((start, rule), sums)| {
+                json!({
+                    "RuleName": rule, "Timestamp": *start as f64, "RequestCount": sums.requests,
+                    "BorrowCount": sums.borrowed, "SampledCount": sums.sampled,
+                })
+            })
+            .collect();
+        let mut answer = json!({"SamplingStatisticSummaries": summaries});
+        if from + PAGE < state.sums.len() {
+            let next = token::issue(OPERATION, request, &token::at_position(from + PAGE));
+            answer["NextToken"] = json!(next);
         }
-        let busiest = clients
-            .iter()
-            .rev()
-            .max_by_key(|(_, one)| one.requests)
-            .map(|(name, _)| name.as_str());
-        if busiest == Some(client) {
-            RESERVOIR
-        } else {
-            0
-        }
+        Ok(answer)
     }
 }
 
-fn now_seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs() as f64
+impl State {
+    fn count(&mut self, report: &Report<'_>, now: f64) {
+        let second = now as u64;
+        let interval = second - second % INTERVAL_SECONDS;
+        let sums = self
+            .sums
+            .entry((interval, report.rule.to_owned()))
+            .or_default();
+        sums.requests = sums.requests.saturating_add(report.sums.requests);
+        sums.borrowed = sums.borrowed.saturating_add(report.sums.borrowed);
+        sums.sampled = sums.sampled.saturating_add(report.sums.sampled);
+        while self.sums.len() > MAX_SUMS {
+            self.sums.pop_first();
+        }
+    }
+
+    /// Of equals the first by name is the busiest. A client that is one too many to remember gets nothing.
+    fn quota(&mut self, report: &Report<'_>, reservoir: u64, now: Instant) -> u64 {
+        self.clients
+            .retain(|_, other| now.duration_since(other.seen) <= LIVE);
+        let own = (report.rule.to_owned(), report.client.to_owned());
+        if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&own) {
+            return 0;
+        }
+        let requests = report.sums.requests;
+        self.clients.insert(
+            own,
+            Client {
+                seen: now,
+                requests,
+            },
+        );
+        let live: Vec<(&str, u64)> = self
+            .clients
+            .iter()
+            .filter(|((rule, _), _)| rule == report.rule)
+            .map(|((_, client), one)| (client.as_str(), one.requests))
+            .collect();
+        let count = live.len() as u64;
+        let busiest = live.iter().rev().max_by_key(|(_, requests)| *requests);
+        let rest = if busiest.is_some_and(|(client, _)| *client == report.client) {
+            reservoir % count
+        } else {
+            0
+        };
+        reservoir / count + rest
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn the_reservoir_goes_to_one_live_client_and_moves_on_when_it_is_gone() {
-        let sampling = Sampling::default();
-        let start = Instant::now();
-        assert_eq!(sampling.quota("a", 10, start), 1);
-        assert_eq!(sampling.quota("b", 5, start), 0);
-        assert_eq!(
-            sampling.quota("b", 5, start + LIVE + Duration::from_secs(1)),
-            1
-        );
+    fn quota(state: &mut State, client: &str, requests: u64, now: Instant) -> u64 {
+        let report = Report {
+            rule: "r",
+            client,
+            sums: Sums {
+                requests,
+                ..Sums::default()
+            },
+        };
+        state.quota(&report, 5, now)
     }
 
     #[tokio::test]
-    async fn statistics_for_a_rule_that_is_not_there_are_handed_back() {
-        let request =
-            json!({"SamplingStatisticsDocuments": [{"RuleName": "gone", "ClientID": "a"}]});
-        let answer = Sampling::default().targets(&request).expect("an answer");
-        assert_eq!(answer["UnprocessedStatistics"][0]["RuleName"], "gone");
-        assert_eq!(answer["SamplingTargetDocuments"], json!([]));
-        assert!(answer["LastRuleModification"].is_f64());
+    async fn a_reservoir_is_divided_among_live_clients_and_the_busiest_has_the_rest() {
+        let mut state = State::default();
+        let start = Instant::now();
+        assert_eq!(quota(&mut state, "a", 10, start), 5);
+        assert_eq!(quota(&mut state, "b", 5, start), 2);
+        assert_eq!(quota(&mut state, "a", 10, start), 3);
+        let later = start + LIVE + Duration::from_secs(1);
+        assert_eq!(quota(&mut state, "b", 5, later), 5);
+    }
+
+    #[test]
+    fn reports_of_one_interval_are_one_sum() {
+        let mut state = State::default();
+        let document = json!({"RuleName": "r", "ClientID": "a", "RequestCount": 3, "BorrowCount": 1, "SampledCount": 2});
+        for now in [20.0, 29.9, 30.0] {
+            state.count(&Report::read(&document), now);
+        }
+        let sums: Vec<(u64, u64)> = state
+            .sums
+            .iter()
+            .map(|((start, _), sums)| (*start, sums.requests))
+            .collect();
+        assert_eq!(sums, [(20, 6), (30, 3)]);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! GetServiceGraph: totals of a window in X-Ray's shape. Node ids are dense and sorted by type and name, the same on
+//! GetServiceGraph: totals of a window, of all traces or of a group's, in X-Ray's shape. Node ids are dense and sorted by type and name, the same on
 //! every page of one request.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::filter::Filter;
 use crate::graph::CLIENT_TYPE;
 use crate::graph::Key;
 use crate::graph::Totals;
@@ -27,11 +28,18 @@ const OPERATION: &str = "GetServiceGraph";
 /// Readers divide by a node's window, so it is never empty.
 const SHORTEST_WINDOW_US: u64 = 1_000_000;
 
-pub(super) fn answer(store: &dyn Store, request: &Value) -> Result<Value, ApiError> {
+pub(super) fn answer(
+    store: &dyn Store,
+    group: Option<&Filter>,
+    request: &Value,
+) -> Result<Value, ApiError> {
     let (start, end) = (time(request, "StartTime")?, time(request, "EndTime")?);
-    check_group(request)?;
     let from = token::position(token::redeem(OPERATION, request)?)?;
-    let totals = store.graph(window(start, end)?)?;
+    let window = window(start, end)?;
+    let totals = match group {
+        None => store.graph(window)?,
+        Some(filter) => store.graph_of(window, &|one| filter.matches(one, &[]))?,
+    };
     let services = services(&totals);
     let mut answer = json!({
         "StartTime": start.1, "EndTime": end.1, "ContainsOldGroupVersions": false,
@@ -44,22 +52,7 @@ pub(super) fn answer(store: &dyn Store, request: &Value) -> Result<Value, ApiErr
     Ok(answer)
 }
 
-fn check_group(request: &Value) -> Result<(), ApiError> {
-    for name in ["GroupName", "GroupARN"] {
-        let group = request
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or("Default");
-        if group != "Default" && !group.contains(":group/Default") {
-            return Err(ApiError::Invalid(format!(
-                "{name} {group:?}: there is no such group; there is only Default"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn services(totals: &Totals) -> Vec<Value> {
+pub(super) fn services(totals: &Totals) -> Vec<Value> {
     let nothing = Counters::default();
     let mut nodes: BTreeMap<(&str, &str), (&Node, &Counters)> = BTreeMap::new();
     let mut edges: HashMap<&Node, Vec<(&Node, &Counters)>> = HashMap::new();
@@ -149,7 +142,7 @@ fn edge(target: Option<usize>, counters: &Counters) -> Value {
     })
 }
 
-fn statistics(counters: &Counters) -> Value {
+pub(super) fn statistics(counters: &Counters) -> Value {
     json!({
         "OkCount": counters.ok,
         "ErrorStatistics": {
@@ -163,7 +156,7 @@ fn statistics(counters: &Counters) -> Value {
 }
 
 /// One millisecond fine, as X-Ray's.
-fn histogram(histogram: &Histogram) -> Value {
+pub(super) fn histogram(histogram: &Histogram) -> Value {
     let mut milliseconds: BTreeMap<u64, i64> = BTreeMap::new();
     for (bucket, count) in histogram.buckets() {
         *milliseconds.entry(bucket / 1000).or_default() += count;

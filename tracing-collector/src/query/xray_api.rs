@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The X-Ray API over HTTP: routes, bodies, error shapes. On the API port every operation that is implemented; on the
-//! daemon's TCP port the three that SDKs use, unsigned. Signatures are not looked at: no credentials are configured.
+//! daemon's TCP port those that SDKs and daemons use, unsigned. Signatures are not looked at: no credentials are configured.
 
 use std::sync::Arc;
 
@@ -20,9 +20,15 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::query::batch_traces;
+use crate::query::groups;
+use crate::query::kept::Kept;
 use crate::query::sampling::Sampling;
+use crate::query::sampling_rules;
 use crate::query::service_graph;
+use crate::query::tags;
+use crate::query::time_series;
 use crate::query::token::TokenError;
+use crate::query::trace_graph;
 use crate::query::trace_summaries;
 use crate::query::window::WindowError;
 use crate::receive::RETRY_AFTER_SECONDS;
@@ -31,62 +37,117 @@ use crate::receive::documents::PutError;
 use crate::store::Store;
 use crate::store::StoreError;
 
-/// Every account that is not configured is this one.
-pub(super) const ACCOUNT: &str = "000000000000";
+pub(super) use crate::span::ACCOUNT;
 pub(super) const REGION: &str = "us-east-1";
+const NOT_FOUND: &str = "ResourceNotFoundException";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     PutTraceSegments,
+    PutTelemetryRecords,
     BatchGetTraces,
     GetTraceSummaries,
+    GetTraceGraph,
     GetServiceGraph,
-    GetGroups,
+    GetTimeSeriesServiceStatistics,
     GetSamplingRules,
     GetSamplingTargets,
+    GetSamplingStatisticSummaries,
+    CreateSamplingRule,
+    UpdateSamplingRule,
+    DeleteSamplingRule,
+    CreateGroup,
+    GetGroup,
+    GetGroups,
+    UpdateGroup,
+    DeleteGroup,
+    TagResource,
+    UntagResource,
+    ListTagsForResource,
 }
 
-impl Operation {
-    const ALL: [Operation; 7] = [
+/// Names and paths. The paths are irregular in the model: no rule derives them.
+const OPERATIONS: [(Operation, &str, &str); 21] = [
+    (
         Operation::PutTraceSegments,
-        Operation::BatchGetTraces,
+        "PutTraceSegments",
+        "/TraceSegments",
+    ),
+    (
+        Operation::PutTelemetryRecords,
+        "PutTelemetryRecords",
+        "/TelemetryRecords",
+    ),
+    (Operation::BatchGetTraces, "BatchGetTraces", "/Traces"),
+    (
         Operation::GetTraceSummaries,
+        "GetTraceSummaries",
+        "/TraceSummaries",
+    ),
+    (Operation::GetTraceGraph, "GetTraceGraph", "/TraceGraph"),
+    (
         Operation::GetServiceGraph,
-        Operation::GetGroups,
+        "GetServiceGraph",
+        "/ServiceGraph",
+    ),
+    (
+        Operation::GetTimeSeriesServiceStatistics,
+        "GetTimeSeriesServiceStatistics",
+        "/TimeSeriesServiceStatistics",
+    ),
+    (
         Operation::GetSamplingRules,
+        "GetSamplingRules",
+        "/GetSamplingRules",
+    ),
+    (
         Operation::GetSamplingTargets,
-    ];
-    const DAEMON: [Operation; 3] = [
-        Operation::PutTraceSegments,
-        Operation::GetSamplingRules,
-        Operation::GetSamplingTargets,
-    ];
+        "GetSamplingTargets",
+        "/SamplingTargets",
+    ),
+    (
+        Operation::GetSamplingStatisticSummaries,
+        "GetSamplingStatisticSummaries",
+        "/SamplingStatisticSummaries",
+    ),
+    (
+        Operation::CreateSamplingRule,
+        "CreateSamplingRule",
+        "/CreateSamplingRule",
+    ),
+    (
+        Operation::UpdateSamplingRule,
+        "UpdateSamplingRule",
+        "/UpdateSamplingRule",
+    ),
+    (
+        Operation::DeleteSamplingRule,
+        "DeleteSamplingRule",
+        "/DeleteSamplingRule",
+    ),
+    (Operation::CreateGroup, "CreateGroup", "/CreateGroup"),
+    (Operation::GetGroup, "GetGroup", "/GetGroup"),
+    (Operation::GetGroups, "GetGroups", "/Groups"),
+    (Operation::UpdateGroup, "UpdateGroup", "/UpdateGroup"),
+    (Operation::DeleteGroup, "DeleteGroup", "/DeleteGroup"),
+    (Operation::TagResource, "TagResource", "/TagResource"),
+    (Operation::UntagResource, "UntagResource", "/UntagResource"),
+    (
+        Operation::ListTagsForResource,
+        "ListTagsForResource",
+        "/ListTagsForResource",
+    ),
+];
 
-    fn name(self) -> &'static str {
-        match self {
-            Operation::PutTraceSegments => "PutTraceSegments",
-            Operation::BatchGetTraces => "BatchGetTraces",
-            Operation::GetTraceSummaries => "GetTraceSummaries",
-            Operation::GetServiceGraph => "GetServiceGraph",
-            Operation::GetGroups => "GetGroups",
-            Operation::GetSamplingRules => "GetSamplingRules",
-            Operation::GetSamplingTargets => "GetSamplingTargets",
-        }
-    }
+type Offered = (Operation, &'static str, &'static str);
 
-    /// Irregular in the model: no rule derives them.
-    fn path(self) -> &'static str {
-        match self {
-            Operation::PutTraceSegments => "/TraceSegments",
-            Operation::BatchGetTraces => "/Traces",
-            Operation::GetTraceSummaries => "/TraceSummaries",
-            Operation::GetServiceGraph => "/ServiceGraph",
-            Operation::GetGroups => "/Groups",
-            Operation::GetSamplingRules => "/GetSamplingRules",
-            Operation::GetSamplingTargets => "/SamplingTargets",
-        }
-    }
-}
+/// Unsigned, so nothing that reads traces or changes settings.
+const OF_DAEMON: [Operation; 4] = [
+    Operation::PutTraceSegments,
+    Operation::PutTelemetryRecords,
+    Operation::GetSamplingRules,
+    Operation::GetSamplingTargets,
+];
 
 /// What a client did wrong, or what we could not do.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +165,13 @@ pub(super) enum ApiError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Unavailable(String),
+    /// An error of some operations only, by its name in the model.
+    #[error("{message}")]
+    Refused {
+        kind: &'static str,
+        message: String,
+        resource: Option<String>,
+    },
 }
 
 impl From<TokenError> for ApiError {
@@ -139,12 +207,21 @@ impl IntoResponse for ApiError {
             ApiError::UnknownOperation(..) => (StatusCode::NOT_FOUND, "UnknownOperationException"),
             ApiError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure"),
             ApiError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+            ApiError::Refused { kind, .. } if *kind == NOT_FOUND => (StatusCode::NOT_FOUND, *kind),
+            ApiError::Refused { kind, .. } => (StatusCode::BAD_REQUEST, *kind),
         };
         if let ApiError::Store(error) = &self {
             tracing::error!(error = error as &dyn std::error::Error, "a query failed");
         }
-        let mut response =
-            (status, axum::Json(json!({"Message": self.to_string()}))).into_response();
+        let mut body = json!({"Message": self.to_string()});
+        if let ApiError::Refused {
+            resource: Some(resource),
+            ..
+        } = &self
+        {
+            body["ResourceName"] = json!(resource);
+        }
+        let mut response = (status, axum::Json(body)).into_response();
         response
             .headers_mut()
             .insert("x-amzn-errortype", HeaderValue::from_static(kind));
@@ -165,16 +242,18 @@ pub(crate) struct XrayApi {
     documents: Documents,
     store: Arc<dyn Store>,
     sampling: Sampling,
-    offered: &'static [Operation],
+    kept: Kept,
+    offered: Arc<[Offered]>,
 }
 
 impl XrayApi {
     pub(crate) fn new(documents: Documents, store: Arc<dyn Store>) -> XrayApi {
         XrayApi {
             documents,
+            kept: Kept::new(Arc::clone(&store)),
             store,
             sampling: Sampling::default(),
-            offered: &Operation::ALL,
+            offered: OPERATIONS.into(),
         }
     }
 
@@ -182,29 +261,27 @@ impl XrayApi {
     pub(crate) fn for_daemon_port(&self, documents: Documents) -> XrayApi {
         XrayApi {
             documents,
-            offered: &Operation::DAEMON,
+            offered: OPERATIONS
+                .into_iter()
+                .filter(|(operation, ..)| OF_DAEMON.contains(operation))
+                .collect(),
             ..self.clone()
         }
     }
 
     pub(crate) fn router(self) -> Router {
         let mut router = Router::new();
-        for operation in self.offered {
-            let operation = *operation;
+        for (operation, _, path) in self.offered.iter().copied() {
             let handler = move |State(api): State<XrayApi>, headers: HeaderMap, body: Body| async move {
                 api.answer(operation, &headers, body).await
             };
-            router = router.route(operation.path(), post(handler));
+            router = router.route(path, post(handler));
         }
         router.route("/", post(by_target)).with_state(self)
     }
 
     fn unknown(&self, what: String) -> ApiError {
-        let offered: Vec<&str> = self
-            .offered
-            .iter()
-            .map(|operation| operation.name())
-            .collect();
+        let offered: Vec<&str> = self.offered.iter().map(|(_, name, _)| *name).collect();
         ApiError::UnknownOperation(what, offered.join(", "))
     }
 
@@ -234,18 +311,47 @@ impl XrayApi {
             parse(&bytes)?
         };
         let api = self.clone();
-        let query = move || match operation {
-            Operation::BatchGetTraces => batch_traces::answer(api.store.as_ref(), &request),
-            Operation::GetTraceSummaries => trace_summaries::answer(api.store.as_ref(), &request),
-            Operation::GetServiceGraph => service_graph::answer(api.store.as_ref(), &request),
-            Operation::GetGroups => Ok(groups()),
-            Operation::GetSamplingRules => Ok(api.sampling.rules()),
-            Operation::GetSamplingTargets => api.sampling.targets(&request),
-            Operation::PutTraceSegments => unreachable!("answered above, it is not a query"),
-        };
+        let query = move || api.query(operation, &request);
         spawn_blocking(query)
             .await
             .unwrap_or_else(|_| Err(ApiError::Unavailable("the query was cut off".to_owned())))
+    }
+}
+
+impl XrayApi {
+    /// Blocks: all of it reads the store.
+    fn query(&self, operation: Operation, request: &Value) -> Result<Value, ApiError> {
+        let (store, kept) = (self.store.as_ref(), &self.kept);
+        match operation {
+            Operation::BatchGetTraces => batch_traces::answer(store, request),
+            Operation::GetTraceSummaries => {
+                trace_summaries::answer(store, &groups::filters(kept)?, request)
+            }
+            Operation::GetTraceGraph => trace_graph::answer(store, request),
+            Operation::GetServiceGraph => {
+                service_graph::answer(store, groups::selected(kept, request)?.as_ref(), request)
+            }
+            Operation::GetTimeSeriesServiceStatistics => {
+                time_series::answer(store, groups::selected(kept, request)?.as_ref(), request)
+            }
+            Operation::GetSamplingRules => sampling_rules::list(kept, request),
+            Operation::GetSamplingTargets => self.sampling.targets(kept, request),
+            Operation::GetSamplingStatisticSummaries => self.sampling.summaries(request),
+            Operation::CreateSamplingRule => sampling_rules::create(kept, request),
+            Operation::UpdateSamplingRule => sampling_rules::update(kept, request),
+            Operation::DeleteSamplingRule => sampling_rules::delete(kept, request),
+            Operation::CreateGroup => groups::create(kept, request),
+            Operation::GetGroup => groups::get(kept, request),
+            Operation::GetGroups => groups::list(kept, request),
+            Operation::UpdateGroup => groups::update(kept, request),
+            Operation::DeleteGroup => groups::delete(kept, request),
+            Operation::TagResource => tags::tag(kept, request),
+            Operation::UntagResource => tags::untag(kept, request),
+            Operation::ListTagsForResource => tags::list(kept, request),
+            // What senders say of themselves; what was lost here is counted here.
+            Operation::PutTelemetryRecords => Ok(json!({})),
+            Operation::PutTraceSegments => unreachable!("answered before, it is not a query"),
+        }
     }
 }
 
@@ -268,12 +374,8 @@ async fn by_target(State(api): State<XrayApi>, headers: HeaderMap, body: Body) -
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     let name = target.rsplit('.').next().unwrap_or_default();
-    match api
-        .offered
-        .iter()
-        .find(|operation| operation.name() == name)
-    {
-        Some(operation) => api.answer(*operation, &headers, body).await,
+    match api.offered.iter().find(|(_, offered, _)| *offered == name) {
+        Some((operation, ..)) => api.answer(*operation, &headers, body).await,
         None => api
             .unknown(format!("no operation {name:?} (header X-Amz-Target)"))
             .into_response(),
@@ -284,15 +386,6 @@ async fn by_target(State(api): State<XrayApi>, headers: HeaderMap, body: Body) -
 pub(crate) fn no_such_operation(api: &XrayApi, path: &str) -> Response {
     api.unknown(format!("no operation at POST {path}"))
         .into_response()
-}
-
-/// One group is always there; others come with filter expressions.
-fn groups() -> Value {
-    json!({"Groups": [{
-        "GroupName": "Default",
-        "GroupARN": format!("arn:aws:xray:{REGION}:{ACCOUNT}:group/Default"),
-        "InsightsConfiguration": {"InsightsEnabled": false, "NotificationsEnabled": false},
-    }]})
 }
 
 /// A required epoch time.
@@ -320,12 +413,11 @@ mod tests {
 
     #[test]
     fn every_operation_has_a_path_and_a_name_of_its_own() {
-        let mut paths: Vec<&str> = Operation::ALL
-            .iter()
-            .map(|operation| operation.path())
-            .collect();
-        paths.sort_unstable();
-        paths.dedup();
-        assert_eq!(paths.len(), Operation::ALL.len());
+        let distinct = |part: fn(&Offered) -> &'static str| {
+            let all: std::collections::BTreeSet<&str> = OPERATIONS.iter().map(part).collect();
+            all.len()
+        };
+        assert_eq!(distinct(|(_, name, _)| name), OPERATIONS.len());
+        assert_eq!(distinct(|(_, _, path)| path), OPERATIONS.len());
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The store on fjall. Per UTC day of arrival there are five keyspaces, named `<day>.<letter>`:
 //! `t` trace, span, complete? → span · `c` trace → row and contributions · `s` places in time → trace ·
-//! `g` minute, key → counts · `u` traces with spans not settled. [`settle`] writes the last four, [`scan`] reads them.
+//! `g` minute, key → counts · `u` traces with spans not settled; besides them `m`, what belongs to no day. [`settle`] writes the last four, [`scan`] reads them.
 
 mod scan;
 mod settle;
@@ -29,6 +29,9 @@ use crate::store::StoreError;
 use crate::store::StoredTrace;
 use crate::store::Window;
 use crate::store::record;
+use crate::summary::Summary;
+use crate::summary::evaluate;
+use crate::trace::Trace;
 
 /// No reader wants more of one trace, and a stranger could send any number under one id.
 const MAX_SPANS_PER_TRACE: usize = 50_000;
@@ -41,6 +44,8 @@ type Day = u32;
 
 pub(crate) struct Disk {
     database: Database,
+    /// `m`: kind, name → what is kept.
+    kept: Keyspace,
     days: RwLock<BTreeMap<Day, Arc<DayKeyspaces>>>,
     retention: Duration,
 }
@@ -72,8 +77,12 @@ impl Disk {
             .cache_size(CACHE_BYTES)
             .open()
             .map_err(opening)?;
+        let kept = database
+            .keyspace("m", KeyspaceCreateOptions::default)
+            .map_err(opening)?;
         let disk = Disk {
             database,
+            kept,
             days: RwLock::default(),
             retention,
         };
@@ -176,15 +185,22 @@ impl DayKeyspaces {
         Ok(true)
     }
 
+    /// Rows of before parts were kept get them from the trace's spans, which lie in the same day.
     fn row(&self, id: TraceId) -> Result<Option<crate::summary::Evaluated>, StoreError> {
         let Some(bytes) = self.rows.get(id.0.to_be_bytes()).map_err(reading)? else {
             return Ok(None);
         };
-        record::decode_trace(id, &bytes)
-            .map(Some)
-            .ok_or(StoreError::Record {
-                what: "a trace's row",
-            })
+        let (mut row, whole) = record::decode_trace(id, &bytes).ok_or(StoreError::Record {
+            what: "a trace's row",
+        })?;
+        if !whole {
+            let mut spans = Vec::new();
+            self.read_spans(id, &mut spans)?;
+            let anew = evaluate(&Trace::assemble(id, spans), 0, false).summary;
+            row.summary.parts = anew.parts;
+            row.summary.causes = anew.causes;
+        }
+        Ok(Some(row))
     }
 }
 
@@ -222,6 +238,14 @@ impl Store for Disk {
         scan::graph(self, window)
     }
 
+    fn graph_of(
+        &self,
+        window: Window,
+        wanted: &dyn Fn(&Summary) -> bool,
+    ) -> Result<Totals, StoreError> {
+        scan::graph_of(self, window, wanted)
+    }
+
     fn summaries(&self, scan: &Scan) -> Result<Page, StoreError> {
         scan::summaries(self, scan)
     }
@@ -232,6 +256,35 @@ impl Store for Disk {
             .unwrap_or(SystemTime::UNIX_EPOCH);
         self.expire_days_before(day_of(oldest))
     }
+
+    fn kept(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let prefix = kept_key(kind, "");
+        let mut found = Vec::new();
+        for pair in self.kept.prefix(&prefix) {
+            let (key, value) = pair.into_inner().map_err(reading)?;
+            let name = key.get(prefix.len()..).unwrap_or_default();
+            found.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+        }
+        Ok(found)
+    }
+
+    fn keep(&self, kind: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
+        let mut batch = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        let key = kept_key(kind, name);
+        match value {
+            Some(value) => batch.insert(&self.kept, key, value),
+            None => batch.remove(&self.kept, key),
+        }
+        batch.commit().map_err(writing)
+    }
+}
+
+/// No kind has a zero byte in it, so none is the beginning of another.
+fn kept_key(kind: &str, name: &str) -> Vec<u8> {
+    [kind.as_bytes(), &[0], name.as_bytes()].concat()
 }
 
 fn day_of(time: SystemTime) -> Day {

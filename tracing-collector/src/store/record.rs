@@ -3,6 +3,7 @@
 //! Field numbers are never reused. Here the parts that several records share, keys and counts; [`span`] and [`trace`]
 //! hold the records of those. Only `store::disk` knows these files.
 
+mod parts;
 mod span;
 mod trace;
 
@@ -290,8 +291,8 @@ mod tests {
         let evaluated = evaluate(&Trace::assemble(spans[0].trace, spans), 3, true);
         let id = evaluated.summary.id;
         assert_eq!(
-            decode_trace(id, &encode_trace(&evaluated)).as_ref(),
-            Some(&evaluated)
+            decode_trace(id, &encode_trace(&evaluated)),
+            Some((evaluated.clone(), true))
         );
         let mut counters = Counters::default();
         for contribution in &evaluated.contributions {

@@ -64,12 +64,12 @@ def main(endpoint, fixture):
     assert xray.get_groups()["Groups"][0]["GroupName"] == "Default"
     assert xray.get_sampling_rules()["SamplingRuleRecords"][0]["SamplingRule"]["RuleName"] == "Default"
     try:
-        xray.get_trace_summaries(**window, FilterExpression="fault")
+        xray.get_trace_summaries(**window, FilterExpression="fault AND")
     except ClientError as error:
         assert error.response["Error"]["Code"] == "InvalidRequestException", error.response
-        assert "FilterExpression" in error.response["Error"]["Message"]
+        assert "offset 9" in error.response["Error"]["Message"], error.response
     else:
-        raise SystemExit("a filter expression was accepted")
+        raise SystemExit("half a filter expression was accepted")
 
 
 main(*sys.argv[1:])

@@ -55,6 +55,33 @@ fn boto3_puts_a_trace_and_reads_it_back_every_way() {
     );
 }
 
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name);
+    path.display().to_string()
+}
+
+#[test]
+fn boto3_selects_by_every_worked_filter_and_by_group() {
+    let collector = Collector::start();
+    let fixtures = ["scorekeep.json", "filters.json"].map(fixture);
+    let mut arguments = vec![format!("http://{}", collector.addr("api"))];
+    arguments.extend(fixtures);
+    run("boto3_filters.py", &arguments);
+}
+
+#[test]
+fn boto3_configures_rules_tags_and_settings_that_survive_a_kill() {
+    let store = tempfile::tempdir().expect("a folder");
+    for phase in ["configure", "again"] {
+        let mut collector = Collector::start_on(store.path());
+        let endpoint = format!("http://{}", collector.addr("api"));
+        run("boto3_settings.py", &[endpoint, phase.to_owned()]);
+        collector.kill();
+    }
+}
+
 #[test]
 fn the_x_ray_sdk_is_content_with_the_daemon_port_and_its_segments_arrive() {
     let collector = Collector::start();

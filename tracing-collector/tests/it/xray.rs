@@ -214,7 +214,7 @@ fn bad_documents_are_listed_with_their_codes_and_good_ones_are_kept() {
 #[test]
 fn wrong_requests_get_the_error_shapes_of_aws() {
     let collector = Collector::start();
-    let filter = json!({"StartTime": 1, "EndTime": 2, "FilterExpression": "fault"});
+    let filter = json!({"StartTime": 1, "EndTime": 2, "FilterExpression": "fault AND"});
     for (path, body, status, kind, part) in [
         (
             "/TraceSegments",
@@ -256,7 +256,7 @@ fn wrong_requests_get_the_error_shapes_of_aws() {
             filter,
             400,
             "InvalidRequestException",
-            "FilterExpression",
+            "FilterExpression at offset 9: expected a keyword",
         ),
         (
             "/Traces",

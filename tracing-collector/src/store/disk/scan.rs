@@ -138,6 +138,36 @@ fn day_graph(
     Ok(())
 }
 
+/// Trace by trace, for sums by minute say nothing of single traces.
+pub(super) fn graph_of(
+    disk: &Disk,
+    window: Window,
+    wanted: &dyn Fn(&Summary) -> bool,
+) -> Result<Totals, StoreError> {
+    let mut totals = Totals::new();
+    if window.start_us >= window.end_us {
+        return Ok(totals);
+    }
+    let (first, last) = (minute(window.start_us), minute(window.end_us - 1));
+    let range = bound(b'm', u64::from(first))..bound(b'm', u64::from(last) + 1);
+    for (_, keyspaces) in disk.all_days() {
+        for pair in keyspaces.places.range(range.clone()) {
+            let (place, flags) = pair.into_inner().map_err(reading)?;
+            if flags.first().is_none_or(|flags| flags & CONTRIBUTES == 0) {
+                continue;
+            }
+            let (at, id) = parse_place(&place)?;
+            let row = keyspaces.row(id)?.filter(|row| wanted(&row.summary));
+            for one in row.iter().flat_map(|row| &row.contributions) {
+                if u64::from(one.minute()) == at && window.contains(one.end_us) {
+                    totals.entry(one.key.clone()).or_default().add(one);
+                }
+            }
+        }
+    }
+    Ok(totals)
+}
+
 fn inside(at: u32, counters: &Counters, window: Window) -> bool {
     let start = u64::from(at) * MINUTE_US;
     let whole = window.start_us <= start && start + MINUTE_US <= window.end_us;

@@ -14,6 +14,9 @@ use crate::store::record::decode_key;
 use crate::store::record::encode_key;
 use crate::store::record::flags_in;
 use crate::store::record::flags_out;
+use crate::store::record::parts::PartsRecord;
+use crate::store::record::parts::parts_in;
+use crate::store::record::parts::parts_out;
 use crate::store::record::place;
 use crate::summary::Annotation;
 use crate::summary::Evaluated;
@@ -94,6 +97,9 @@ struct TraceRecord {
     revision: u32,
     #[prost(message, repeated, tag = "21")]
     contributions: Vec<ContributionRecord>,
+    /// Absent in rows written before parts were kept; those are made anew from their spans when read.
+    #[prost(message, optional, tag = "22")]
+    parts: Option<PartsRecord>,
 }
 
 const OUTCOMES: [Outcome; 4] = [
@@ -155,6 +161,7 @@ pub(in crate::store) fn encode_trace(evaluated: &Evaluated) -> Vec<u8> {
             .iter()
             .map(contribution_out)
             .collect(),
+        parts: Some(parts_out(&summary.parts, &summary.causes)),
     };
     record.encode_to_vec()
 }
@@ -185,7 +192,8 @@ fn contribution_in(record: &ContributionRecord) -> Option<Contribution> {
     })
 }
 
-pub(in crate::store) fn decode_trace(id: TraceId, bytes: &[u8]) -> Option<Evaluated> {
+/// A row, and whether it has everything that rows have today.
+pub(in crate::store) fn decode_trace(id: TraceId, bytes: &[u8]) -> Option<(Evaluated, bool)> {
     let record = TraceRecord::decode(bytes).ok()?;
     let annotation = |one: AnnotationRecord| {
         Some(Annotation {
@@ -194,6 +202,8 @@ pub(in crate::store) fn decode_trace(id: TraceId, bytes: &[u8]) -> Option<Evalua
             nodes: nodes_in(one.nodes),
         })
     };
+    let whole = record.parts.is_some();
+    let (parts, causes) = parts_in(record.parts.unwrap_or_default())?;
     let summary = Summary {
         id,
         start_us: record.start_us,
@@ -224,14 +234,17 @@ pub(in crate::store) fn decode_trace(id: TraceId, bytes: &[u8]) -> Option<Evalua
         spans: record.spans,
         truncated: record.truncated,
         revision: record.revision,
+        parts,
+        causes,
     };
     let contributions = record
         .contributions
         .iter()
         .map(contribution_in)
         .collect::<Option<_>>()?;
-    Some(Evaluated {
+    let evaluated = Evaluated {
         summary,
         contributions,
-    })
+    };
+    Some((evaluated, whole))
 }
