@@ -8,6 +8,7 @@
 mod lex;
 mod matching;
 mod parse;
+mod words;
 
 use serde_json::Value;
 

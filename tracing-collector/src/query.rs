@@ -4,9 +4,11 @@
 
 mod batch_traces;
 pub(crate) mod dashboard;
+mod declared;
 mod groups;
 mod kept;
 pub(crate) mod pillion_api;
+mod retrieval;
 mod sampling;
 mod sampling_rules;
 mod service_graph;

@@ -11,79 +11,23 @@ use crate::filter::Expression;
 use crate::filter::FilterError;
 use crate::filter::FlagWord;
 use crate::filter::GroupWord;
-use crate::filter::NumberWord;
 use crate::filter::Selector;
 use crate::filter::TextTest;
-use crate::filter::TextWord;
 use crate::filter::lex;
 use crate::filter::lex::Placed;
 use crate::filter::lex::Token;
+use crate::filter::words::FLAGS;
+use crate::filter::words::NUMBERS;
+use crate::filter::words::Scope;
+use crate::filter::words::TEXTS;
+use crate::filter::words::find;
+use crate::filter::words::keywords;
+use crate::filter::words::known;
 
 const MAX_DEPTH: usize = 16;
 const OR: u8 = 1;
 const AND: u8 = 2;
 const NOT: u8 = 3;
-
-/// What a keyword may be said of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    Trace,
-    /// A service's own work or a call: inside `service(){…}` and `edge(){…}`.
-    Part,
-    /// Inside `rootcause.….…{…}`.
-    Cause,
-}
-
-const FLAGS: [(&str, FlagWord); 10] = [
-    ("ok", FlagWord::Ok),
-    ("error", FlagWord::Error),
-    ("throttle", FlagWord::Throttle),
-    ("fault", FlagWord::Fault),
-    ("partial", FlagWord::Partial),
-    ("inferred", FlagWord::Inferred),
-    ("root", FlagWord::Root),
-    ("first", FlagWord::First),
-    ("last", FlagWord::Last),
-    ("remote", FlagWord::Remote),
-];
-const NUMBERS: [(&str, NumberWord); 5] = [
-    ("responsetime", NumberWord::ResponseTime),
-    ("duration", NumberWord::Duration),
-    ("http.status", NumberWord::HttpStatus),
-    ("index", NumberWord::Index),
-    ("coverage", NumberWord::Coverage),
-];
-const TEXTS: [(&str, TextWord); 12] = [
-    ("http.url", TextWord::HttpUrl),
-    ("http.method", TextWord::HttpMethod),
-    ("http.useragent", TextWord::HttpUserAgent),
-    ("http.clientip", TextWord::HttpClientIp),
-    ("user", TextWord::User),
-    ("name", TextWord::Name),
-    ("type", TextWord::Type),
-    ("message", TextWord::Message),
-    ("availabilityzone", TextWord::AvailabilityZone),
-    ("instance.id", TextWord::InstanceId),
-    ("resource.arn", TextWord::ResourceArn),
-    ("account.id", TextWord::AccountId),
-];
-/// Known inside root cause blocks alone.
-const OF_CAUSES: [&str; 6] = ["first", "last", "index", "coverage", "remote", "message"];
-/// Known inside root cause blocks as well.
-const OF_BOTH: [&str; 4] = ["inferred", "name", "type", "account.id"];
-
-fn known(scope: Scope, word: &str) -> bool {
-    match scope {
-        Scope::Cause => OF_CAUSES.contains(&word) || OF_BOTH.contains(&word),
-        Scope::Trace | Scope::Part => !OF_CAUSES.contains(&word),
-    }
-}
-
-fn find<T: Copy>(all: &[(&str, T)], word: &str) -> Option<T> {
-    all.iter()
-        .find(|(name, _)| *name == word)
-        .map(|(_, found)| *found)
-}
 
 pub(super) fn filter(text: &str) -> Result<Expression, FilterError> {
     let mut parser = Parser::new(text)?;
@@ -521,7 +465,6 @@ impl Parser {
         Ok(value)
     }
 
-    /// In quotes or not.
     fn text(&mut self) -> Result<String, FilterError> {
         match &self.here().token {
             Token::Word(text) | Token::Quoted(text) => {
@@ -554,22 +497,4 @@ fn join(power: u8, left: Expression, right: Expression) -> Expression {
         }
         (_, left) => Expression::All(vec![left, right]),
     }
-}
-
-fn keywords(scope: Scope) -> String {
-    let words: Vec<&str> = FLAGS
-        .iter()
-        .map(|(word, _)| *word)
-        .chain(NUMBERS.iter().map(|(word, _)| *word))
-        .chain(TEXTS.iter().map(|(word, _)| *word))
-        .filter(|word| known(scope, word))
-        .collect();
-    let complex = match scope {
-        Scope::Trace => {
-            ", annotation.<key>, service(…), edge(…, …), rootcause.…, group.name, group.arn, '!' or '('"
-        }
-        Scope::Part => ", annotation.<key>, '!' or '('",
-        Scope::Cause => ", '!' or '('",
-    };
-    format!("a keyword: {}{complex}", words.join(", "))
 }

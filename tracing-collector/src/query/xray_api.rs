@@ -20,8 +20,10 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::query::batch_traces;
+use crate::query::declared;
 use crate::query::groups;
 use crate::query::kept::Kept;
+use crate::query::retrieval::Retrievals;
 use crate::query::sampling::Sampling;
 use crate::query::sampling_rules;
 use crate::query::service_graph;
@@ -39,7 +41,7 @@ use crate::store::StoreError;
 
 pub(super) use crate::span::ACCOUNT;
 pub(super) const REGION: &str = "us-east-1";
-const NOT_FOUND: &str = "ResourceNotFoundException";
+pub(super) const NOT_FOUND: &str = "ResourceNotFoundException";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -64,10 +66,23 @@ enum Operation {
     TagResource,
     UntagResource,
     ListTagsForResource,
+    PutEncryptionConfig,
+    GetEncryptionConfig,
+    PutResourcePolicy,
+    DeleteResourcePolicy,
+    ListResourcePolicies,
+    GetIndexingRules,
+    UpdateIndexingRule,
+    GetTraceSegmentDestination,
+    UpdateTraceSegmentDestination,
+    StartTraceRetrieval,
+    ListRetrievedTraces,
+    GetRetrievedTracesGraph,
+    CancelTraceRetrieval,
 }
 
 /// Names and paths. The paths are irregular in the model: no rule derives them.
-const OPERATIONS: [(Operation, &str, &str); 21] = [
+const OPERATIONS: [(Operation, &str, &str); 34] = [
     (
         Operation::PutTraceSegments,
         "PutTraceSegments",
@@ -136,6 +151,71 @@ const OPERATIONS: [(Operation, &str, &str); 21] = [
         Operation::ListTagsForResource,
         "ListTagsForResource",
         "/ListTagsForResource",
+    ),
+    (
+        Operation::PutEncryptionConfig,
+        "PutEncryptionConfig",
+        "/PutEncryptionConfig",
+    ),
+    (
+        Operation::GetEncryptionConfig,
+        "GetEncryptionConfig",
+        "/EncryptionConfig",
+    ),
+    (
+        Operation::PutResourcePolicy,
+        "PutResourcePolicy",
+        "/PutResourcePolicy",
+    ),
+    (
+        Operation::DeleteResourcePolicy,
+        "DeleteResourcePolicy",
+        "/DeleteResourcePolicy",
+    ),
+    (
+        Operation::ListResourcePolicies,
+        "ListResourcePolicies",
+        "/ListResourcePolicies",
+    ),
+    (
+        Operation::GetIndexingRules,
+        "GetIndexingRules",
+        "/GetIndexingRules",
+    ),
+    (
+        Operation::UpdateIndexingRule,
+        "UpdateIndexingRule",
+        "/UpdateIndexingRule",
+    ),
+    (
+        Operation::GetTraceSegmentDestination,
+        "GetTraceSegmentDestination",
+        "/GetTraceSegmentDestination",
+    ),
+    (
+        Operation::UpdateTraceSegmentDestination,
+        "UpdateTraceSegmentDestination",
+        "/UpdateTraceSegmentDestination",
+    ),
+    (
+        Operation::StartTraceRetrieval,
+        "StartTraceRetrieval",
+        "/StartTraceRetrieval",
+    ),
+    (
+        Operation::ListRetrievedTraces,
+        "ListRetrievedTraces",
+        "/ListRetrievedTraces",
+    ),
+    (
+        Operation::GetRetrievedTracesGraph,
+        "GetRetrievedTracesGraph",
+        "/GetRetrievedTracesGraph",
+    ),
+    (
+        Operation::CancelTraceRetrieval,
+        "CancelTraceRetrieval",
+        "/CancelTraceRetrieval",
     ),
 ];
 
@@ -243,6 +323,7 @@ pub(crate) struct XrayApi {
     store: Arc<dyn Store>,
     sampling: Sampling,
     kept: Kept,
+    retrievals: Retrievals,
     offered: Arc<[Offered]>,
 }
 
@@ -253,6 +334,7 @@ impl XrayApi {
             kept: Kept::new(Arc::clone(&store)),
             store,
             sampling: Sampling::default(),
+            retrievals: Retrievals::default(),
             offered: OPERATIONS.into(),
         }
     }
@@ -348,6 +430,19 @@ impl XrayApi {
             Operation::TagResource => tags::tag(kept, request),
             Operation::UntagResource => tags::untag(kept, request),
             Operation::ListTagsForResource => tags::list(kept, request),
+            Operation::PutEncryptionConfig => declared::put_encryption(kept, request),
+            Operation::GetEncryptionConfig => declared::encryption(kept),
+            Operation::PutResourcePolicy => declared::put_policy(kept, request),
+            Operation::DeleteResourcePolicy => declared::delete_policy(kept, request),
+            Operation::ListResourcePolicies => declared::policies(kept),
+            Operation::GetIndexingRules => declared::indexing_rules(kept),
+            Operation::UpdateIndexingRule => declared::update_indexing_rule(kept, request),
+            Operation::GetTraceSegmentDestination => declared::destination(kept),
+            Operation::UpdateTraceSegmentDestination => declared::update_destination(kept, request),
+            Operation::StartTraceRetrieval => self.retrievals.start(request),
+            Operation::ListRetrievedTraces => self.retrievals.traces(store, request),
+            Operation::GetRetrievedTracesGraph => self.retrievals.graph(store, request),
+            Operation::CancelTraceRetrieval => self.retrievals.cancel(request),
             // What senders say of themselves; what was lost here is counted here.
             Operation::PutTelemetryRecords => Ok(json!({})),
             Operation::PutTraceSegments => unreachable!("answered before, it is not a query"),

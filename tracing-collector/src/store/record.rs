@@ -20,6 +20,8 @@ pub(super) use self::span::decode_span;
 pub(super) use self::span::encode_span;
 pub(super) use self::trace::decode_trace;
 pub(super) use self::trace::encode_trace;
+#[cfg(test)]
+pub(super) use self::trace::encode_trace_without_parts;
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeRecord {

@@ -79,7 +79,49 @@ def tags(xray):
     refused("ResourceNotFoundException", xray.list_tags_for_resource, ResourceARN="arn:aws:xray:nowhere")
 
 
+def declared(xray):
+    assert xray.get_encryption_config()["EncryptionConfig"] == {"Type": "NONE", "Status": "ACTIVE"}
+    config = xray.put_encryption_config(Type="KMS", KeyId="alias/traces")["EncryptionConfig"]
+    assert config["Status"] == "UPDATING", config
+    refused("InvalidRequestException", xray.put_encryption_config, Type="KMS")
+    document = '{"Version": "2012-10-17", "Statement": []}'
+    policy = xray.put_resource_policy(PolicyName="sns", PolicyDocument=document)["ResourcePolicy"]
+    assert policy["PolicyRevisionId"] == "1", policy
+    refused("MalformedPolicyDocumentException", xray.put_resource_policy, PolicyName="x", PolicyDocument="{")
+    stale = {"PolicyName": "sns", "PolicyDocument": document, "PolicyRevisionId": "7"}
+    refused("InvalidPolicyRevisionIdException", xray.put_resource_policy, **stale)
+    refused("PolicySizeLimitExceededException", xray.put_resource_policy, PolicyName="x", PolicyDocument=" " * 6000)
+    xray.put_resource_policy(PolicyName="other", PolicyDocument=document)
+    xray.delete_resource_policy(PolicyName="other")
+    rule = xray.update_indexing_rule(Name="Default", Rule={"Probabilistic": {"DesiredSamplingPercentage": 5}})
+    assert rule["IndexingRule"]["Rule"]["Probabilistic"]["DesiredSamplingPercentage"] == 5, rule
+    none = {"Name": "none", "Rule": {"Probabilistic": {"DesiredSamplingPercentage": 5}}}
+    refused("ResourceNotFoundException", xray.update_indexing_rule, **none)
+    assert xray.get_trace_segment_destination()["Destination"] == "XRay"
+    xray.update_trace_segment_destination(Destination="CloudWatchLogs")
+
+
+def retrieval(xray):
+    trace, span = "1-65000000-" + "0" * 23 + "9", "00000000000000aa"
+    document = f'{{"trace_id":"{trace}","id":"{span}","name":"app","start_time":1700000000,"end_time":1700000001}}'
+    xray.put_trace_segments(TraceSegmentDocuments=[document])
+    asked = {"TraceIds": [trace], "StartTime": 1699999000, "EndTime": 1700001000}
+    token = xray.start_trace_retrieval(**asked)["RetrievalToken"]
+    for form in ["XRAY", "OTEL"]:
+        answer = xray.list_retrieved_traces(RetrievalToken=token, TraceFormat=form)
+        assert (answer["RetrievalStatus"], answer["TraceFormat"]) == ("COMPLETE", form), answer
+        (found,) = answer["Traces"]
+        assert (found["Id"], found["Duration"], found["Spans"][0]["Id"]) == (trace, 1.0, span), found
+    graph = xray.get_retrieved_traces_graph(RetrievalToken=token)
+    assert sorted(one["Service"]["Type"] for one in graph["Services"]) == ["client", "unknown"], graph
+    xray.cancel_trace_retrieval(RetrievalToken=token)
+    assert xray.list_retrieved_traces(RetrievalToken=token)["RetrievalStatus"] == "CANCELLED"
+    refused("ResourceNotFoundException", xray.list_retrieved_traces, RetrievalToken="none")
+
+
 def configure(xray):
+    declared(xray)
+    retrieval(xray)
     sampling(xray)
     tags(xray)
     xray.put_telemetry_records(TelemetryRecords=[{"Timestamp": 1700000000, "SegmentsReceivedCount": 1}])
@@ -93,6 +135,11 @@ def again(xray):
     assert group["FilterExpression"] == 'service("web")', group
     assert [one["GroupName"] for one in xray.get_groups()["Groups"]] == ["Default", "web"]
     assert xray.list_tags_for_resource(ResourceARN=group["GroupARN"])["Tags"] == [{"Key": "b", "Value": "3"}]
+    assert xray.get_encryption_config()["EncryptionConfig"]["KeyId"] == "alias/traces"
+    assert [one["PolicyName"] for one in xray.list_resource_policies()["ResourcePolicies"]] == ["sns"]
+    (rule,) = xray.get_indexing_rules()["IndexingRules"]
+    assert rule["Rule"]["Probabilistic"]["DesiredSamplingPercentage"] == 5, rule
+    assert xray.get_trace_segment_destination()["Destination"] == "CloudWatchLogs"
 
 
 def main(endpoint, phase):

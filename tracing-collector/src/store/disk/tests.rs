@@ -181,3 +181,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_row_of_before_parts_were_kept_has_them_when_it_is_read() {
+    let (_folder, disk) = store();
+    disk.append(&call(7, 100)).expect("appended");
+    disk.settle(&[TraceId(7)]).expect("settled");
+    let (_, day) = disk.all_days().pop().expect("a day");
+    let whole = day.row(TraceId(7)).expect("read").expect("there");
+    assert!(!whole.summary.parts.is_empty());
+    let old = record::encode_trace_without_parts(&whole);
+    assert!(
+        record::decode_trace(TraceId(7), &old).is_some_and(|(row, _)| row.summary.parts.is_empty())
+    );
+    day.rows
+        .insert(TraceId(7).0.to_be_bytes(), old)
+        .expect("written");
+    assert_eq!(day.row(TraceId(7)).expect("read"), Some(whole));
+}
+
+#[test]
+fn the_graph_of_all_traces_one_by_one_is_the_graph_and_of_none_is_empty() {
+    let (_folder, disk) = store();
+    for (trace, at) in [(1, 100), (2, 130), (3, 200)] {
+        disk.append(&call(trace, at)).expect("appended");
+        disk.settle(&[TraceId(trace)]).expect("settled");
+    }
+    let cut = Window {
+        start_us: 0,
+        end_us: 150_000_000,
+    };
+    for window in [EVER, cut] {
+        let all = disk.graph_of(window, &|_| true).expect("read");
+        assert!(!all.is_empty());
+        assert_eq!(all, disk.graph(window).expect("read"));
+    }
+    assert!(disk.graph_of(EVER, &|_| false).expect("read").is_empty());
+}
+
+#[test]
+fn what_is_kept_is_there_after_a_reopening_and_forgotten_when_told() {
+    let (folder, disk) = store();
+    disk.keep("a", "x", Some(b"1")).expect("kept");
+    disk.keep("a", "y", Some(b"2")).expect("kept");
+    disk.keep("ab", "z", Some(b"3")).expect("kept");
+    disk.keep("a", "x", None).expect("forgotten");
+    drop(disk);
+    let disk = Disk::open(folder.path(), Duration::from_secs(DAY_SECONDS)).expect("a store");
+    let found = disk.kept("a").expect("read");
+    assert_eq!(found, [("y".to_owned(), b"2".to_vec())]);
+}

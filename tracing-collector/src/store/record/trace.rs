@@ -117,6 +117,18 @@ fn nodes_in(records: Vec<NodeRecord>) -> Vec<Node> {
     records.into_iter().map(Node::from).collect()
 }
 
+/// A row as it was written before parts were kept.
+#[cfg(test)]
+pub(in crate::store) fn encode_trace_without_parts(evaluated: &Evaluated) -> Vec<u8> {
+    let bytes = encode_trace(evaluated);
+    let record = TraceRecord::decode(bytes.as_slice()).expect("just encoded");
+    TraceRecord {
+        parts: None,
+        ..record
+    }
+    .encode_to_vec()
+}
+
 pub(in crate::store) fn encode_trace(evaluated: &Evaluated) -> Vec<u8> {
     let Summary {
         id: _,
