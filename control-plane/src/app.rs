@@ -11,7 +11,7 @@ use pillion_runtime::admin;
 use pillion_runtime::admin::Admin;
 use pillion_runtime::listening;
 use pillion_runtime::listening::BindError;
-use pillion_runtime::signals;
+use pillion_runtime::signals::Termination;
 use pillion_runtime::tasks::Tasks;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -63,6 +63,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     // Kept, never awaited: that a handler is there is enough.
     let _oversize = tokio::signal::unix::signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))
         .map_err(StartError::Signal)?;
+    let mut termination = Termination::listen();
     let sockets = Sockets::bind(&config)?;
     let addresses = sockets.addresses();
     let registry = Registry::new();
@@ -89,7 +90,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     admin.set_ready(true);
     tracing::info!(config = %config.document(), revision = live.current().revision(), "control plane is up");
 
-    let signal = signals::terminated().await;
+    let signal = termination.asked().await;
     tracing::info!(signal, "draining");
     admin.set_ready(false);
     let cut = callers.drain(DRAIN).await + called.drain(DRAIN).await;

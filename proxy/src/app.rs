@@ -12,7 +12,7 @@ use pillion_runtime::admin::serve;
 use pillion_runtime::listening;
 use pillion_runtime::listening::BindError;
 use pillion_runtime::listening::ExposedError;
-use pillion_runtime::signals;
+use pillion_runtime::signals::Termination;
 use pillion_runtime::spans::Attribute;
 use pillion_runtime::spans::Spans;
 use pillion_runtime::spans::SpansError;
@@ -85,6 +85,7 @@ pub struct App {
     tasks: Tasks,
     drain: Drain,
     status: Status,
+    termination: Termination,
 }
 
 /// Draining, as admin pages and signals ask for it. Clones share it.
@@ -125,6 +126,7 @@ impl Drain {
 impl App {
     /// Binds every socket, starts every part, and announces the addresses. Must be called on the control runtime.
     pub fn start(config: Config, level: LogLevel) -> Result<App, AppError> {
+        let termination = Termination::listen();
         let config = Arc::new(config);
         let tasks = Tasks::new();
         let (admin, agent) = bind_servers(&config)?;
@@ -179,12 +181,13 @@ impl App {
             tasks,
             drain,
             status,
+            termination,
         })
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
-    pub async fn run(self) {
-        let signal = signals::terminated().await;
+    pub async fn run(mut self) {
+        let signal = self.termination.asked().await;
         tracing::info!(
             signal,
             wait_s = self.config.drain_wait.as_secs(),
@@ -198,7 +201,7 @@ impl App {
                     tracing::warn!(cut, "exchanges were cut off");
                 }
             }
-            signal = signals::terminated() => tracing::warn!(signal, "asked again: leaving without finishing"),
+            signal = self.termination.asked() => tracing::warn!(signal, "asked again: leaving without finishing"),
         }
         let left = self.tasks.drain(LAST_TASKS).await;
         tracing::info!(tasks_left = left, "drained");

@@ -60,7 +60,13 @@ impl Snapshot {
     /// Nothing configured yet.
     pub fn empty(metrics: Metrics) -> Snapshot {
         let (routes, clusters) = (HashMap::default(), HashMap::default());
-        Snapshot { version: 0, metrics, listeners: BTreeMap::new(), routes, clusters }
+        Snapshot {
+            version: 0,
+            metrics,
+            listeners: BTreeMap::new(),
+            routes,
+            clusters,
+        }
     }
 
     /// Compiles everything once. A resource that does not compile is refused by name, and the one of that name in
@@ -70,9 +76,20 @@ impl Snapshot {
         let clusters = compile_clusters(resources, previous, &mut rejected);
         let routes = compile_routes(resources, previous, &mut rejected);
         let listeners = compile_listeners(resources, previous, &routes, &mut rejected);
-        previous.metrics.retain_clusters(|name| clusters.contains_key(name) || previous.clusters.contains_key(name));
+        previous.metrics.retain_clusters(|name| {
+            clusters.contains_key(name) || previous.clusters.contains_key(name)
+        });
         let metrics = previous.metrics.clone();
-        (Snapshot { version: previous.version + 1, metrics, listeners, routes, clusters }, rejected)
+        (
+            Snapshot {
+                version: previous.version + 1,
+                metrics,
+                listeners,
+                routes,
+                clusters,
+            },
+            rejected,
+        )
     }
 
     /// A listener by resource name.
@@ -102,10 +119,15 @@ impl Snapshot {
 
     /// Whether a certificate, key or trust file in use has changed on disk; compiling again then takes the new ones.
     pub fn files_changed(&self) -> bool {
-        self.clusters.values().filter_map(|cluster| cluster.tls.as_ref()).any(|tls| tls.files_changed())
-            || self.listeners.values().flat_map(|listener| listener.chains()).any(|chain| {
-                chain.tls.as_ref().is_some_and(|tls| tls.files_changed())
-            })
+        self.clusters
+            .values()
+            .filter_map(|cluster| cluster.tls.as_ref())
+            .any(|tls| tls.files_changed())
+            || self
+                .listeners
+                .values()
+                .flat_map(|listener| listener.chains())
+                .any(|chain| chain.tls.as_ref().is_some_and(|tls| tls.files_changed()))
     }
 }
 
@@ -122,7 +144,10 @@ fn compile_clusters(
                 clusters.insert(name.clone(), cluster);
             }
             Err(why) => {
-                rejected.push(Rejected { name: name.clone(), why });
+                rejected.push(Rejected {
+                    name: name.clone(),
+                    why,
+                });
                 clusters.extend(before.map(|kept| (name.clone(), Arc::clone(kept))));
             }
         }
@@ -138,9 +163,10 @@ fn compile_cluster(
 ) -> Result<Arc<Cluster>, String> {
     check_endpoints(config)?;
     let assignment = match &config.discovery {
-        xds_cluster::Discovery::Eds(service) => {
-            resources.endpoints.get(service.as_deref().unwrap_or(&config.name)).cloned()
-        }
+        xds_cluster::Discovery::Eds(service) => resources
+            .endpoints
+            .get(service.as_deref().unwrap_or(&config.name))
+            .cloned(),
         _ => None,
     };
     if let Some(assignment) = &assignment {
@@ -153,7 +179,13 @@ fn compile_cluster(
     {
         return Ok(Arc::clone(before));
     }
-    Ok(Arc::new(Cluster::new(Arc::clone(config), tls, assignment, before.map(Arc::as_ref), metrics)))
+    Ok(Arc::new(Cluster::new(
+        Arc::clone(config),
+        tls,
+        assignment,
+        before.map(Arc::as_ref),
+        metrics,
+    )))
 }
 
 fn same(before: Option<&Arc<ClientTls>>, now: Option<&Arc<ClientTls>>) -> bool {
@@ -172,9 +204,17 @@ fn check_endpoints(config: &xds_cluster::Cluster) -> Result<(), String> {
 }
 
 fn literals_only(assignment: &ClusterLoadAssignment, field: &str) -> Result<(), String> {
-    let endpoints = assignment.localities.iter().flat_map(|locality| &locality.endpoints);
-    match endpoints.map(|endpoint| &endpoint.host).find(|host| host.parse::<std::net::IpAddr>().is_err()) {
-        Some(host) => Err(format!("{field}: {host:?} is no IP address; a hostname needs type STRICT_DNS or LOGICAL_DNS")),
+    let endpoints = assignment
+        .localities
+        .iter()
+        .flat_map(|locality| &locality.endpoints);
+    match endpoints
+        .map(|endpoint| &endpoint.host)
+        .find(|host| host.parse::<std::net::IpAddr>().is_err())
+    {
+        Some(host) => Err(format!(
+            "{field}: {host:?} is no IP address; a hostname needs type STRICT_DNS or LOGICAL_DNS"
+        )),
         None => Ok(()),
     }
 }
@@ -184,8 +224,12 @@ fn upstream_tls(
     before: Option<&Arc<Cluster>>,
     secrets: &Secrets,
 ) -> Result<Option<Arc<ClientTls>>, String> {
-    let Some(source) = &config.tls else { return Ok(None) };
-    let kept = before.filter(|before| before.config.protocol == config.protocol).and_then(|before| before.tls.as_ref());
+    let Some(source) = &config.tls else {
+        return Ok(None);
+    };
+    let kept = before
+        .filter(|before| before.config.protocol == config.protocol)
+        .and_then(|before| before.tls.as_ref());
     if let Some(kept) = kept.filter(|kept| kept.is_current(source, secrets)) {
         return Ok(Some(Arc::clone(kept)));
     }
@@ -208,7 +252,8 @@ fn compile_routes(
     let mut routes = HashMap::default();
     for (name, source) in &resources.routes {
         let before = previous.routes.get(name);
-        let kept = before.filter(|table| Arc::ptr_eq(table.source(), source) || table.source() == source);
+        let kept =
+            before.filter(|table| Arc::ptr_eq(table.source(), source) || table.source() == source);
         let table = match kept {
             Some(kept) => Some(Arc::clone(kept)),
             None => match RouteTable::compile(Arc::clone(source)) {
@@ -231,17 +276,26 @@ fn compile_listeners(
     rejected: &mut Vec<Rejected>,
 ) -> BTreeMap<String, Arc<Listener>> {
     let mut listeners = BTreeMap::new();
-    let room = chain::Room { routes, secrets: &resources.secrets, metrics: &previous.metrics };
+    let room = chain::Room {
+        routes,
+        secrets: &resources.secrets,
+        metrics: &previous.metrics,
+    };
     for (name, source) in &resources.listeners {
         let before = previous.listeners.get(name);
         let listener = match Listener::compile(source, before.map(Arc::as_ref), &room) {
             Ok(listener) => Some(Arc::new(listener)),
             Err(why) => {
-                rejected.push(Rejected { name: name.clone(), why });
+                rejected.push(Rejected {
+                    name: name.clone(),
+                    why,
+                });
                 // The kept listener still follows its route tables: they may have changed on their own.
                 let source = before.map(|before| Arc::clone(&before.source));
                 source
-                    .and_then(|source| Listener::compile(&source, before.map(Arc::as_ref), &room).ok())
+                    .and_then(|source| {
+                        Listener::compile(&source, before.map(Arc::as_ref), &room).ok()
+                    })
                     .map(Arc::new)
                     .or_else(|| before.cloned())
             }
@@ -268,7 +322,13 @@ impl Live {
     pub fn new(snapshot: Snapshot) -> Live {
         let (changed, _) = watch::channel(0);
         let current = ArcSwap::from_pointee(snapshot);
-        Live { inner: Arc::new(Inner { current, replaced: AtomicU64::new(0), changed }) }
+        Live {
+            inner: Arc::new(Inner {
+                current,
+                replaced: AtomicU64::new(0),
+                changed,
+            }),
+        }
     }
 
     /// The configuration now.

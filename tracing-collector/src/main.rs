@@ -8,7 +8,7 @@ use clap::Parser;
 use pillion_collector::app;
 use pillion_collector::config::Args;
 use pillion_collector::config::Config;
-use pillion_runtime::signals;
+use pillion_runtime::signals::Termination;
 use pillion_runtime::telemetry;
 
 /// The settings do not hold.
@@ -37,8 +37,9 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(config: &Config) -> anyhow::Result<()> {
+    let mut termination = Termination::listen();
     let app = app::start(config).await.context("start the collector")?;
-    let signal = signals::terminated().await;
+    let signal = termination.asked().await;
     tracing::info!(signal, "draining");
     let cut_off = app.drain().await;
     if cut_off > 0 {
