@@ -222,6 +222,8 @@ pub struct Exchange {
     pub sent: Cell<u64>,
     /// The request's last byte has come.
     pub request_done: Event,
+    /// The request's body broke off on its way in.
+    pub request_broken: Cell<bool>,
     /// When the response head came.
     pub answered_at: Cell<Option<Instant>>,
     /// gRPC status of the answer's head or trailers.
@@ -272,6 +274,7 @@ impl Exchange {
             received: Cell::new(0),
             sent: Cell::new(0),
             request_done: Event::default(),
+            request_broken: Cell::new(false),
             answered_at: Cell::new(None),
             grpc_status: RefCell::new(None),
             timer: Timer::new(started),

@@ -162,11 +162,32 @@ impl Received {
                     .received
                     .set(self.exchange.received.get() + data_len(frame));
             }
+            if let Some(Err(BodyError::Transport(error))) = frame {
+                self.exchange.request_broken.set(true);
+                self.exchange.flag(breakage(error));
+            }
             if frame.is_none() || http_body::Body::is_end_stream(&self.inner) {
                 self.exchange.request_done.set();
             }
         }
         polled
+    }
+}
+
+/// How a request body broke: what is malformed is a protocol error, anything else is a caller who went away.
+fn breakage(error: &hyper::Error) -> Flags {
+    let malformed = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|io| {
+            matches!(
+                io.kind(),
+                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData
+            )
+        });
+    if malformed {
+        Flags::DOWNSTREAM_PROTOCOL
+    } else {
+        Flags::DOWNSTREAM_TERMINATED
     }
 }
 
@@ -250,10 +271,13 @@ impl Tracked {
             }
             Poll::Ready(Some(Err(_))) => {
                 self.clean = true;
-                self.exchange.flag(Flags::UPSTREAM_TERMINATED);
-                self.exchange
-                    .details
-                    .set("upstream_reset_after_response_started");
+                // A request that broke takes its upstream connection with it: the answer's end is not the answerer's.
+                if !self.exchange.request_broken.get() {
+                    self.exchange.flag(Flags::UPSTREAM_TERMINATED);
+                    self.exchange
+                        .details
+                        .set("upstream_reset_after_response_started");
+                }
             }
         }
         polled

@@ -254,6 +254,10 @@ impl Endpoints {
                 Err(mut error) => match error.take_message() {
                     // Not a byte was sent, on a connection that had gone stale: a new one will do, and nobody notices.
                     Some(unsent) if reused => request = unsent,
+                    // Sending failed on what was to be sent: hyper reports our own body's error as the connection's.
+                    _ if exchange.request_broken.get() => {
+                        return Err(Box::new(SendError::RequestBroken));
+                    }
                     _ => return Err(send_error(at, error.into_error())),
                 },
             }

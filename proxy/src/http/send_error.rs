@@ -53,6 +53,9 @@ pub enum SendError {
         /// What was wrong.
         why: String,
     },
+    /// The request's body broke off on its way in: whoever was called is not at fault.
+    #[error("the request body broke off before its end")]
+    RequestBroken,
     /// The name in the request does not resolve.
     #[error("destination {host} does not resolve")]
     Unresolved {
@@ -65,7 +68,7 @@ impl Failure for SendError {
     fn fault(&self) -> Fault {
         match self {
             SendError::Overflow { .. } | SendError::NoHealthy { .. } => Fault::Local,
-            SendError::Unresolved { .. } => Fault::Downstream,
+            SendError::Unresolved { .. } | SendError::RequestBroken => Fault::Downstream,
             SendError::Terminated { .. } | SendError::Reset { .. } | SendError::Protocol { .. } => {
                 Fault::Upstream
             }
@@ -80,6 +83,7 @@ impl Failure for SendError {
             }
             SendError::NoHealthy { .. }
             | SendError::Overflow { .. }
+            | SendError::RequestBroken
             | SendError::Unresolved { .. } => Retry::Never,
         }
     }
@@ -87,6 +91,7 @@ impl Failure for SendError {
     fn status(&self) -> StatusCode {
         match self {
             SendError::Protocol { .. } => StatusCode::BAD_GATEWAY,
+            SendError::RequestBroken => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -98,6 +103,8 @@ impl Failure for SendError {
             SendError::Terminated { .. } => Flags::UPSTREAM_TERMINATED,
             SendError::Reset { .. } => Flags::UPSTREAM_RESET,
             SendError::Protocol { .. } => Flags::UPSTREAM_PROTOCOL,
+            // `http::body::Received` flagged it when it happened, and knows how it broke.
+            SendError::RequestBroken => Flags::NONE,
         }
     }
 
@@ -106,6 +113,7 @@ impl Failure for SendError {
             SendError::NoHealthy { .. } | SendError::Unresolved { .. } => {
                 return Cow::Borrowed("no healthy upstream");
             }
+            SendError::RequestBroken => return Cow::Borrowed("Bad Request"),
             SendError::Overflow { .. } => "overflow",
             SendError::Terminated { .. } => "connection termination",
             SendError::Reset { refused: true, .. } => "remote refused stream reset",
@@ -119,6 +127,7 @@ impl Failure for SendError {
         match self {
             SendError::NoHealthy { .. } => "no_healthy_upstream",
             SendError::Unresolved { .. } => "dns_resolution_failure",
+            SendError::RequestBroken => "request_body_broken",
             SendError::Overflow { .. } => "upstream_reset_before_response_started{overflow}",
             SendError::Terminated { .. } => {
                 "upstream_reset_before_response_started{connection_termination}"

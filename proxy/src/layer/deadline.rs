@@ -132,7 +132,11 @@ impl<S: HttpService> Service<Call> for Deadline<S> {
             .await;
             // Dropping what is under way resets its stream before the caller hears of the timeout.
             drop(answering);
-            if over && let Some(cluster) = exchange.cluster.get() {
+            // A caller who does not finish its request is no fault of the endpoint that waits for it.
+            if over
+                && exchange.request_done.is_set()
+                && let Some(cluster) = exchange.cluster.get()
+            {
                 cluster
                     .state
                     .stats

@@ -4,8 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
+use pillion_xds::cluster::OutlierDetection;
+use pillion_xds::cluster::UpstreamProtocol;
+use tokio::io::AsyncWriteExt;
 
 use crate::plane::*;
 
@@ -186,5 +190,47 @@ async fn an_ambiguous_answer_is_502() {
         let plane = Plane::start(resources, None);
         let status = send(plane.egress(), get("/")).await.status();
         assert_eq!(status, 502, "{}", String::from_utf8_lossy(answer));
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_that_breaks_is_the_callers_fault_and_ejects_nobody() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let app = app(|request| async move {
+            drop(request.into_body().collect().await);
+            text(200, "whole")
+        })
+        .await;
+        let mut cluster = static_cluster("a", &[app]);
+        cluster.protocol = protocol;
+        cluster.outlier_detection = Some(OutlierDetection {
+            consecutive_5xx: 1,
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(60),
+            max_ejection_percent: 100,
+        });
+        let routes = vec![route_to("/", forward(&[("a", 1)]))];
+        let plane = Plane::start(egress(vec![cluster], routes), None);
+        let head =
+            "POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        for _ in 0..3 {
+            let answer = raw(plane.egress(), format!("{head}zz\r\n").as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{protocol:?}: {answer}");
+            let mut gone = tokio::net::TcpStream::connect(plane.egress())
+                .await
+                .unwrap();
+            gone.write_all(head.as_bytes()).await.unwrap();
+        }
+        plane
+            .eventually_stat("cluster.a.upstream_rq_active", 0)
+            .await;
+        assert_eq!(send(plane.egress(), get("/")).await.status(), 200);
+        let blamed: Vec<(String, u64)> = plane
+            .metrics
+            .stats()
+            .into_iter()
+            .filter(|(name, value)| name.contains("upstream_rq_5") && *value > 0)
+            .collect();
+        assert_eq!(blamed, Vec::new(), "{protocol:?}");
     }
 }
