@@ -4,9 +4,13 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::rc::Weak;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -28,8 +32,12 @@ use crate::connect::ConnectError;
 use crate::metrics::Metrics;
 use crate::stream::Stream;
 
-/// Streams on one HTTP/2 connection before another is opened; what peers commonly allow.
+/// Streams on one HTTP/2 connection before another is opened, where the peer allows as many.
 const STREAMS: u32 = 100;
+/// Streams on a connection whose peer has not yet said how many it allows.
+const UNSETTLED: usize = 1;
+/// A peer's SETTINGS follow its preface; who has not sent them by then is taken to allow [`UNSETTLED`].
+const SETTLING: Duration = Duration::from_millis(100);
 /// Small stream windows under a large connection window: a slow reader holds little, and h2's budget for small frames
 /// (half the connection window) is never spent by streams that stand still.
 pub const STREAM_WINDOW: u32 = 64 * 1024;
@@ -70,14 +78,51 @@ pub struct Shared2 {
     /// Clones send on it.
     pub sender: http2::SendRequest<Body>,
     active: Cell<u32>,
+    /// Driven by a task of its own until it ends; kept here because it alone knows how many streams the peer allows.
+    connection: Rc<RefCell<Option<Connection2>>>,
 }
 
+type Connection2 = http2::Connection<TokioIo<Stream>, Body, LocalExecutor>;
+
 impl Shared2 {
+    /// Streams that the peer allows now. One that allows none still gets one: it waits there, and no connection more is
+    /// opened for it.
+    fn room(&self) -> u32 {
+        u32::try_from(self.allowed()).map_or(STREAMS, |allowed| allowed.clamp(1, STREAMS))
+    }
+
+    fn allowed(&self) -> usize {
+        let connection = self.connection.borrow();
+        connection
+            .as_ref()
+            .map_or(UNSETTLED, Connection2::current_max_send_streams)
+    }
+
+    /// Waits until the peer has said how many streams it allows. hyper tells of it only when asked.
+    async fn settled(&self) {
+        let begun = Instant::now();
+        while self.allowed() == UNSETTLED && !self.sender.is_closed() && begun.elapsed() < SETTLING
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// One stream more, until the guard goes.
     pub fn enter(self: &Rc<Shared2>) -> StreamGuard {
         self.active.set(self.active.get() + 1);
         StreamGuard(Rc::clone(self))
     }
+}
+
+/// Drives a connection to its end, which comes when all its senders are gone.
+async fn drive(connection: Rc<RefCell<Option<Connection2>>>) -> Result<(), hyper::Error> {
+    let ended = poll_fn(|cx| match &mut *connection.borrow_mut() {
+        Some(connection) => Pin::new(connection).poll(cx),
+        None => Poll::Ready(Ok(())),
+    })
+    .await;
+    connection.take();
+    ended
 }
 
 /// A stream under way.
@@ -279,13 +324,25 @@ impl Pools {
         let state = pool.state();
         if !state.stats.connections.try_enter() {
             state.stats.parts.at(self.worker).counts.cx_overflow.inc();
-            return Err(AcquireError::Overflow);
+            // What there is takes more streams than its peer has allowed so far: they wait their turn there.
+            return match pool.least_busy() {
+                Some(shared) => Ok(Checkout {
+                    sender: Sender::Http2(shared),
+                    reused: true,
+                }),
+                None => Err(AcquireError::Overflow),
+            };
         }
         let guard = ConnectionGuard::new(pool, self.worker);
         match self.handshake2(pool, addr, guard).await {
             Ok(shared) => {
                 pool.shared.borrow_mut().push(Rc::clone(&shared));
-                drop(opening);
+                // This request goes at once; those behind it choose a connection when they know what this one takes.
+                let settling = Rc::clone(&shared);
+                spawn(&self.metrics, async move {
+                    settling.settled().await;
+                    drop(opening);
+                });
                 Ok(Checkout {
                     sender: Sender::Http2(shared),
                     reused: false,
@@ -311,6 +368,7 @@ impl Pools {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(64 * 1024)
+            .initial_max_send_streams(UNSETTLED)
             .handshake::<TokioIo<Stream>, Body>(TokioIo::new(stream))
             .await
             .map_err(|source| ConnectError::Http {
@@ -318,15 +376,18 @@ impl Pools {
                 source: Arc::new(source),
             })?;
         guard.counts().cx_http2_total.inc();
+        let shared = Rc::new(Shared2 {
+            sender,
+            active: Cell::new(0),
+            connection: Rc::new(RefCell::new(Some(connection))),
+        });
+        let driven = drive(Rc::clone(&shared.connection));
         spawn(&self.metrics, async move {
-            let ended = connection.await;
+            let ended = driven.await;
             tracing::trace!(?ended, "upstream HTTP/2 connection ended");
             drop(guard);
         });
-        Ok(Rc::new(Shared2 {
-            sender,
-            active: Cell::new(0),
-        }))
+        Ok(shared)
     }
 }
 
@@ -355,7 +416,15 @@ impl Pool {
         shared.retain(|connection| !connection.sender.is_closed());
         shared
             .iter()
-            .filter(|connection| connection.active.get() < STREAMS)
+            .filter(|connection| connection.active.get() < connection.room())
+            .min_by_key(|connection| connection.active.get())
+            .cloned()
+    }
+
+    fn least_busy(&self) -> Option<Rc<Shared2>> {
+        let shared = self.shared.borrow();
+        shared
+            .iter()
             .min_by_key(|connection| connection.active.get())
             .cloned()
     }
@@ -448,15 +517,16 @@ impl Drop for ConnectionGuard {
 }
 
 /// Whoever opens an HTTP/2 connection, so that others wait for it; gone, however it ends.
-struct OpeningGuard<'p> {
-    pool: &'p Rc<Pool>,
+struct OpeningGuard {
+    pool: Rc<Pool>,
     opening: Rc<Opening>,
 }
 
-impl<'p> OpeningGuard<'p> {
-    fn new(pool: &'p Rc<Pool>) -> OpeningGuard<'p> {
+impl OpeningGuard {
+    fn new(pool: &Rc<Pool>) -> OpeningGuard {
         let opening = Rc::new(Opening::default());
         pool.opening.replace(Some(Rc::clone(&opening)));
+        let pool = Rc::clone(pool);
         OpeningGuard { pool, opening }
     }
 
@@ -465,7 +535,7 @@ impl<'p> OpeningGuard<'p> {
     }
 }
 
-impl Drop for OpeningGuard<'_> {
+impl Drop for OpeningGuard {
     fn drop(&mut self) {
         self.pool.opening.replace(None);
         self.opening.done.set();
