@@ -309,6 +309,16 @@ impl Exchange {
         self.flags.set(self.flags.get().with(flags));
     }
 
+    /// A limit was reached while the answer was passing.
+    pub fn expire(&self, expired: Expired) {
+        let (flag, details) = match expired {
+            Expired::Deadline => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
+            Expired::Idle => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
+        };
+        self.flag(flag);
+        self.details.set(details);
+    }
+
     /// The answer's head is about to leave.
     pub fn answered(&self, answer: &response::Parts) {
         self.status.set(answer.status.as_u16());

@@ -12,3 +12,4 @@ pub mod send_error;
 pub mod server;
 pub mod stack;
 pub mod tunnel;
+mod watch;

@@ -17,10 +17,10 @@ use http_body::SizeHint;
 use hyper::body::Incoming;
 
 use super::replay::ReplayReader;
+use super::watch;
 use crate::error::Flags;
 use crate::exchange::EndGuard;
 use crate::exchange::Exchange;
-use crate::exchange::Expired;
 
 /// A body that broke off.
 #[derive(Debug, thiserror::Error)]
@@ -242,6 +242,7 @@ impl Tracked {
     /// Ends the exchange with `inner`.
     pub fn ending(inner: Body, end: EndGuard) -> Body {
         let exchange = Rc::clone(&end.0);
+        watch::begin(&exchange);
         Body::Tracked(Box::new(Tracked {
             inner,
             exchange,
@@ -290,20 +291,18 @@ impl Tracked {
         self.clean = true;
         // Dropping the upstream body resets its stream.
         self.inner = Body::Empty;
-        let (flag, details) = match expired {
-            Expired::Deadline => (Flags::UPSTREAM_TIMEOUT, "response_timeout"),
-            Expired::Idle => (Flags::IDLE_TIMEOUT, "stream_idle_timeout"),
-        };
-        self.exchange.flag(flag);
-        self.exchange.details.set(details);
+        self.exchange.expire(expired);
         Poll::Ready(Some(Err(BodyError::TimedOut)))
     }
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
+        watch::end(&self.exchange);
+        let flags = self.exchange.flags.get();
+        let expired = flags.has(Flags::UPSTREAM_TIMEOUT) || flags.has(Flags::IDLE_TIMEOUT);
         // hyper drops a body whose declared length has passed without asking it for its end.
-        if !self.clean && !http_body::Body::is_end_stream(&self.inner) {
+        if !self.clean && !expired && !http_body::Body::is_end_stream(&self.inner) {
             self.exchange.flag(Flags::DOWNSTREAM_TERMINATED);
             self.exchange.details.set("downstream_remote_disconnect");
         }

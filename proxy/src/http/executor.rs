@@ -2,10 +2,13 @@
 //! Tasks of a worker: local to its thread, and guarded, so that a panic ends one connection and is counted.
 
 use std::future::Future;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
 use futures_util::FutureExt;
 
+use super::watch::Watch;
 use crate::metrics::Metrics;
 
 /// Spawns hyper's tasks on the worker's `LocalSet`.
@@ -25,6 +28,29 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, task: F) {
         spawn(&self.metrics, async {
             task.await;
+        });
+    }
+}
+
+/// Spawns the streams of a downstream HTTP/2 connection: one whose answer times out unread is dropped, which resets it.
+#[derive(Clone, Debug)]
+pub struct StreamExecutor {
+    metrics: Metrics,
+}
+
+impl StreamExecutor {
+    /// Counts panics in `metrics`.
+    pub fn new(metrics: Metrics) -> StreamExecutor {
+        StreamExecutor { metrics }
+    }
+}
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for StreamExecutor {
+    fn execute(&self, task: F) {
+        spawn(&self.metrics, async {
+            let mut task = pin!(task);
+            let mut watch = Watch::default();
+            poll_fn(|cx| watch.poll(task.as_mut(), cx)).await;
         });
     }
 }

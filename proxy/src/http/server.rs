@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -28,7 +29,7 @@ use hyper_util::rt::TokioTimer;
 use super::body::Body;
 use super::body::Received;
 use super::body::Tracked;
-use super::executor::LocalExecutor;
+use super::executor::StreamExecutor;
 use super::head;
 use super::head::HeadError;
 use super::head::Target;
@@ -36,6 +37,7 @@ use super::pool;
 use super::stack::HttpService;
 use super::tunnel;
 use super::tunnel::Tunnels;
+use super::watch::Watch;
 use crate::error::Failure;
 use crate::error::Fault;
 use crate::error::Flags;
@@ -123,7 +125,7 @@ pub async fn serve<S: HttpService>(
     let io = TokioIo::new(stream);
     let ended = if http2 {
         counts.cx_http2_total.inc();
-        let connection = http2::Builder::new(LocalExecutor::new(worker.shared.metrics.clone()))
+        let connection = http2::Builder::new(StreamExecutor::new(worker.shared.metrics.clone()))
             .timer(TokioTimer::new())
             .initial_stream_window_size(pool::STREAM_WINDOW)
             .initial_connection_window_size(pool::CONNECTION_WINDOW)
@@ -178,12 +180,14 @@ where
     C: Future<Output = Result<(), hyper::Error>>,
 {
     tokio::pin!(connection);
+    let mut watch = Watch::default();
+    // An HTTP/1.1 connection whose answer times out unread ends with it; HTTP/2 streams are watched one by one.
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        ended = poll_fn(|cx| watch.poll(connection.as_mut(), cx)) => return ended.unwrap_or(Ok(())),
         () = worker.reaches(until) => shut(connection.as_mut()),
     }
     tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = poll_fn(|cx| watch.poll(connection.as_mut(), cx)) => ended.unwrap_or(Ok(())),
         () = worker.reaches(Stage::Cut) => Ok(()),
     }
 }

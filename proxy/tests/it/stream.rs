@@ -472,3 +472,97 @@ async fn an_idle_tcp_pair_is_closed() {
         .unwrap();
     plane.eventually_stat("tcp.tcp.idle_timeout", 1).await;
 }
+
+/// An app that answers with bytes without end.
+async fn endless() -> SocketAddr {
+    app(|_| async {
+        let (frames, body) = pipe();
+        tokio::spawn(async move {
+            let piece = Bytes::from(vec![7; 64 * 1024]);
+            while frames.send(Ok(Frame::data(piece.clone()))).await.is_ok() {}
+        });
+        Response::new(body)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_timeout_ends_an_answer_that_nobody_reads() {
+    let app = endless().await;
+    let mut timed = forward(&[("a", 1)]);
+    timed.timeout = Duration::from_millis(200);
+    let mut idle = forward(&[("a", 1)]);
+    idle.timeout = Duration::ZERO;
+    idle.idle_timeout = Some(Duration::from_millis(200));
+    for limited in [timed, idle] {
+        let routes = vec![route_to("/", limited)];
+        let plane = Plane::start(egress(vec![static_cluster("a", &[app])], routes), None);
+        let mut one = TcpStream::connect(plane.egress()).await.unwrap();
+        one.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+            .await
+            .unwrap();
+        // Its body is held, so that the stream stays open, and never asked for a frame.
+        let (_frames, none) = pipe();
+        drop(_frames);
+        let two = send2(plane.egress(), none).await;
+        plane
+            .eventually_stat("cluster.a.upstream_rq_completed", 2)
+            .await;
+        plane
+            .eventually_stat("cluster.a.upstream_cx_active", 0)
+            .await;
+        drop((one, two));
+    }
+}
+
+/// An HTTP/2 app that allows so many streams on a connection, says so, and holds every request.
+async fn narrow(streams: u32) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let held = hyper::service::service_fn(|request: Request<Incoming>| async move {
+                Ok::<_, std::convert::Infallible>(Response::new(request.into_body().boxed()))
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .max_concurrent_streams(streams)
+                    .serve_connection(TokioIo::new(socket), held),
+            );
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn streams_beyond_what_the_peer_allows_go_to_another_connection() {
+    let plane = Plane::start(to(narrow(2).await, UpstreamProtocol::Http2), None);
+    let mut open = Vec::new();
+    for _ in 0..7 {
+        let (frames, body) = pipe();
+        open.push((frames, send2(plane.egress(), body).await));
+    }
+    // Two workers, each with connections of its own: never fewer than four for seven streams.
+    assert!(plane.stat("cluster.a.upstream_cx_active") >= 4);
+}
+
+#[tokio::test]
+async fn hundreds_of_streams_stay_open_on_one_connection() {
+    let plane = Plane::start(to(echo().await, UpstreamProtocol::Http2), None);
+    let socket = TcpStream::connect(plane.egress()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let mut open = Vec::new();
+    for number in 0..300 {
+        let (frames, body) = pipe();
+        let request = Request::post("http://shop/").body(body).unwrap();
+        let answer = tokio::time::timeout(LIMIT, sender.send_request(request))
+            .await
+            .unwrap_or_else(|_| panic!("stream {number} is not answered"))
+            .unwrap();
+        open.push((frames, answer));
+    }
+}
