@@ -56,8 +56,9 @@ use crate::stream::Stream;
 use crate::worker::Stage;
 use crate::worker::Worker;
 
-/// Streams a caller may have open on one connection.
-const STREAMS: u32 = 100;
+/// Streams a caller may have open on one connection, Envoy's figure: long-lived gRPC streams of one channel share a
+/// connection. Together they may have a connection window in and a send buffer each out.
+const STREAMS: u32 = 1024;
 /// Bytes of a header list, both versions.
 const HEADERS: usize = 64 * 1024;
 
