@@ -127,6 +127,11 @@ impl Trace {
             .filter(|_| self.entry_children(at).next().is_none())
     }
 
+    /// Whether some entry says that nobody called it: then the trace's beginning is here.
+    pub(crate) fn has_beginning(&self) -> bool {
+        self.entries().any(|at| self.spans[at].parent.is_none())
+    }
+
     /// The entry without a parent in the trace that began first; what users mean by "the request".
     pub(crate) fn root(&self) -> Option<usize> {
         self.entries()

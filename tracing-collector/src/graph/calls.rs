@@ -98,6 +98,9 @@ impl View<'_> {
     fn served(&self, at: usize, own: &Node) -> Vec<Contribution> {
         let span = &self.trace.spans[at];
         let parent = self.trace.parent(at);
+        // A named parent that never came was lost when the trace has a beginning elsewhere: a caller inside, unknown.
+        // Without one it is the outside caller whose own spans nobody sends us.
+        let lost = parent.is_none() && span.parent.is_some() && self.trace.has_beginning();
         let source = match parent {
             None => CLIENT_TYPE,
             Some(parent) => match self.name(parent) {
@@ -107,7 +110,7 @@ impl View<'_> {
         };
         let node = Contribution::of(Key::Party(own.clone()), span);
         let node = node.map(|node| Contribution {
-            root: parent.is_none(),
+            root: parent.is_none() && !lost,
             ..node
         });
         let measured = parent.is_some_and(|parent| self.counts_as_call(parent));
@@ -115,7 +118,7 @@ impl View<'_> {
             source: source.to_owned(),
             target: own.name.clone(),
         };
-        let edge = if measured {
+        let edge = if measured || lost {
             None
         } else {
             Contribution::of(key, span)
@@ -222,6 +225,27 @@ mod tests {
             calls: Some(Node::new(target, "remote")),
             ..span
         }
+    }
+
+    #[test]
+    fn a_span_whose_caller_was_lost_is_no_call_of_the_client() {
+        let whole = vec![
+            proxy(1, 0, "gateway", Kind::Server),
+            calling(proxy(2, 1, "gateway", Kind::Client), "shop/web"),
+            proxy(3, 2, "web", Kind::Server),
+        ];
+        let orphan = proxy(9, 8, "cart", Kind::Server);
+        let drawn = edges([whole, vec![orphan]].concat());
+        assert_eq!(
+            drawn,
+            named(&[("client", "gateway", 1), ("gateway", "web", 1)])
+        );
+    }
+
+    #[test]
+    fn a_caller_outside_that_named_itself_is_still_the_client() {
+        let drawn = edges(vec![proxy(1, 77, "gateway", Kind::Server)]);
+        assert_eq!(drawn, named(&[("client", "gateway", 1)]));
     }
 
     fn edges(spans: Vec<Span>) -> Vec<(String, String, usize)> {
