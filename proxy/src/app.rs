@@ -140,6 +140,7 @@ impl App {
         let live = Live::new(Snapshot::empty(metrics.clone()));
         let control = Control::new(Applier::new(live.clone()), status.clone());
         let spans = start_spans(&config, &tasks)?;
+        registry.register(Box::new(spans.clone()))?;
         let data = listener::start(&live, settings(&config)?, &metrics, spans, &tasks)?;
         let data = Arc::new(data);
         let drain = Drain {

@@ -24,6 +24,9 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::trace::SpanExporter as _;
+use prometheus::core::Collector;
+use prometheus::core::Desc;
+use prometheus::proto::MetricFamily;
 use tokio::sync::mpsc;
 
 use crate::tasks::Tasks;
@@ -153,6 +156,32 @@ impl Spans {
     }
 }
 
+/// Losses are visible where every other figure of the process is.
+impl Collector for Spans {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let of = |name: &str, help: &str, count: u64| {
+            let counter = prometheus::IntCounter::new(name, help).expect("a literal name is valid");
+            counter.inc_by(count);
+            counter.collect()
+        };
+        let sent = of(
+            "pillion_spans_exported_total",
+            "Spans the collector took",
+            self.exported(),
+        );
+        let lost = of(
+            "pillion_spans_dropped_total",
+            "Spans lost to a full queue or an absent collector",
+            self.dropped(),
+        );
+        sent.into_iter().chain(lost).collect()
+    }
+}
+
 async fn export(
     mut queue: mpsc::Receiver<SpanRecord>,
     exporter: SpanExporter,
@@ -240,5 +269,39 @@ fn span_data(span: SpanRecord) -> SpanData {
             Status::Unset
         },
         instrumentation_scope: InstrumentationScope::builder("pillion").build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_span_that_finds_the_queue_full_is_counted_in_the_metrics() {
+        let (queue, _receiver) = mpsc::channel(1);
+        let spans = Spans {
+            queue: Some(queue),
+            counts: Arc::default(),
+        };
+        let registry = prometheus::Registry::new();
+        registry
+            .register(Box::new(spans.clone()))
+            .expect("registered once");
+        let span = SpanRecord {
+            trace_id: 1,
+            span_id: 1,
+            parent_id: 0,
+            kind: SpanKind::Server,
+            name: "GET all".into(),
+            start: SystemTime::UNIX_EPOCH,
+            end: SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            error: false,
+        };
+        for _ in 0..3 {
+            spans.try_record(span.clone());
+        }
+        let text = crate::telemetry::render(&registry);
+        assert!(text.contains("pillion_spans_dropped_total 2"), "{text}");
     }
 }
