@@ -80,7 +80,7 @@ pub struct Args {
     pub trust_domain: String,
 
     /// Listen beyond loopback though nobody is authenticated; only where the network itself is trusted
-    #[arg(long, env = "PILLION_INSECURE")]
+    #[arg(long, env = "PILLION_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
 }
 

@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long, env = "PILLION_SERVER_HEADER", value_name = "VALUE")]
     pub server_header: Option<String>,
     /// Allow admin and agent beyond loopback though nothing authenticates their callers
-    #[arg(long, env = "PILLION_INSECURE")]
+    #[arg(long, env = "PILLION_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
     /// Check the settings, print what holds, and exit
     #[arg(long)]

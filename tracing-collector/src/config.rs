@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, env = "PILLION_SETTLE", default_value = "15s", value_parser = parse_duration)]
     settle: Duration,
     /// Listen beyond loopback although nobody who calls is authenticated
-    #[arg(long, env = "PILLION_INSECURE")]
+    #[arg(long, env = "PILLION_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     insecure: bool,
 }
 
