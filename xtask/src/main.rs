@@ -73,6 +73,7 @@ fn run(verb: Verb, shell: &Shell) -> anyhow::Result<()> {
 /// Release binaries are what a user would run, and the only ones whose latency means anything.
 fn demo(shell: &Shell, arguments: &[String]) -> anyhow::Result<()> {
     setup::dashboard(shell)?;
+    setup::python(shell)?;
     shell.step("build the programs (release, a few minutes the first time)");
     shell.run(
         "cargo",
@@ -87,6 +88,11 @@ fn demo(shell: &Shell, arguments: &[String]) -> anyhow::Result<()> {
         ],
     )?;
     let pillion = target_dir(shell)?.join("release/pillion");
+    let clients = shell.root().join("target/venv/bin");
+    shell.step(&format!(
+        "the aws CLI is in target/venv; for the commands below: export PATH=\"{}:$PATH\"",
+        clients.display()
+    ));
     let words: Vec<&str> = std::iter::once("demo")
         .chain(arguments.iter().map(String::as_str))
         .collect();

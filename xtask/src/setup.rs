@@ -38,7 +38,8 @@ fn system(shell: &Shell) -> anyhow::Result<()> {
     shell.run("apt-get", &[&words, absent.as_slice()].concat())
 }
 
-fn python(shell: &Shell) -> anyhow::Result<()> {
+/// The AWS clients and every other foreign client written in Python.
+pub(crate) fn python(shell: &Shell) -> anyhow::Result<()> {
     let requirements = fs::read_to_string(shell.root().join("mesh-test/requirements.txt"))
         .context("read requirements")?;
     let venv = shell.root().join("target/venv");
