@@ -307,6 +307,9 @@ fn upstream_request(
         }
     } else {
         parts.version = Version::HTTP_11;
+        if exchange.asked.version == Version::HTTP_2 {
+            head::join_cookies(&mut parts.headers);
+        }
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             parts.headers.insert(header::HOST, host);
         }

@@ -22,6 +22,9 @@ use crate::error::Fault;
 use crate::error::Flags;
 use crate::error::Retry;
 
+/// Header fields of a request, cookie crumbs counted one by one: many small ones cost more than their bytes.
+pub const FIELDS: usize = 256;
+
 /// A request that is refused before routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
@@ -40,6 +43,12 @@ pub enum HeadError {
     /// A path that climbs above its root, holds NUL, or is no path.
     #[error("path is malformed")]
     Path,
+    /// More header fields than [`FIELDS`].
+    #[error("too many header fields")]
+    Fields,
+    /// A target of another scheme than `http` and `https`, or one without a path that is no `CONNECT`.
+    #[error("request target is not of http or https")]
+    Target,
     /// `CONNECT` where nothing tunnels, or with a target that is no `host:port`.
     #[error("CONNECT target is not host:port")]
     Connect,
@@ -57,10 +66,12 @@ impl Failure for HeadError {
     fn status(&self) -> StatusCode {
         match self {
             HeadError::Expect => StatusCode::EXPECTATION_FAILED,
+            HeadError::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             HeadError::Host
             | HeadError::TransferEncoding
             | HeadError::ContentLength
             | HeadError::Path
+            | HeadError::Target
             | HeadError::Connect => StatusCode::BAD_REQUEST,
         }
     }
@@ -83,8 +94,6 @@ impl Failure for HeadError {
 pub struct Target {
     /// `host[:port]`.
     pub authority: Authority,
-    /// What the target said, if it was absolute or HTTP/2.
-    pub scheme: Option<Scheme>,
     /// The protocol asked for in `Upgrade`, when `Connection` nominates it too.
     pub upgrade: Option<HeaderValue>,
     /// Whether the caller takes trailers (`TE: trailers`).
@@ -112,9 +121,21 @@ fn is_protected(name: &str) -> bool {
 /// Checks a request head, takes out what is between us and the caller, and says where it goes. Afterwards the URI
 /// holds path and query only.
 pub fn admit(head: &mut request::Parts) -> Result<Target, HeadError> {
+    if head.headers.len() > FIELDS {
+        return Err(HeadError::Fields);
+    }
     framing(head)?;
+    let foreign = head
+        .uri
+        .scheme()
+        .is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS);
+    let bare = head.uri.authority().is_some()
+        && head.uri.scheme().is_none()
+        && head.version != Version::HTTP_2;
+    if head.method != Method::CONNECT && (foreign || bare) {
+        return Err(HeadError::Target);
+    }
     let authority = authority(head)?;
-    let scheme = head.uri.scheme().cloned();
     let upgrade = upgrade(head);
     let trailers = mentions(&head.headers, &header::TE, "trailers");
     strip_hop_by_hop(&mut head.headers);
@@ -132,7 +153,6 @@ pub fn admit(head: &mut request::Parts) -> Result<Target, HeadError> {
     head.uri = http::Uri::from(path);
     Ok(Target {
         authority,
-        scheme,
         upgrade,
         trailers,
     })
@@ -143,11 +163,9 @@ fn framing(head: &mut request::Parts) -> Result<(), HeadError> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let alone = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        // A length beside chunked is a smuggler's tool even where hyper settles it (RFC 9112 6.1).
-        if !alone
-            || head.version != Version::HTTP_11
-            || headers.contains_key(header::CONTENT_LENGTH)
-        {
+        // A length beside chunked cannot be refused here: hyper drops it before anyone sees it, reads the body as
+        // chunked and closes the connection after the answer, which RFC 9112 6.1 allows. Only chunked is passed on.
+        if !alone || head.version != Version::HTTP_11 {
             return Err(HeadError::TransferEncoding);
         }
     }
@@ -287,6 +305,22 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         &header::TE,
     ] {
         headers.remove(name);
+    }
+}
+
+/// HTTP/2 may send a cookie in crumbs; beyond HTTP/2 it is one header again (RFC 9113 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, whole);
     }
 }
 

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use http::Method;
@@ -59,6 +60,9 @@ use crate::worker::Worker;
 /// Streams a caller may have open on one connection, Envoy's figure: long-lived gRPC streams of one channel share a
 /// connection. Together they may have a connection window in and a send buffer each out.
 const STREAMS: u32 = 1024;
+/// Until a whole request head has come. hyper's clock runs from the end of the answer before, so this is the idle limit
+/// of a kept connection as well and must not be shorter than what callers keep theirs for.
+const HEAD: Duration = Duration::from_secs(300);
 /// Bytes of a header list, both versions.
 const HEADERS: usize = 64 * 1024;
 
@@ -150,6 +154,8 @@ pub async fn serve<S: HttpService>(
     } else {
         counts.cx_http1_total.inc();
         let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
             .max_header_size(HEADERS)
             .serve_connection(io, front)
             .with_upgrades();
@@ -279,11 +285,8 @@ impl<S: HttpService> Front<S> {
                 return Err(Box::new(RefusedError::Upgrade));
             }
         }
-        let https = self.connection.tls
-            || target
-                .scheme
-                .as_ref()
-                .is_some_and(|scheme| scheme == "https");
+        // What the target claims is not what the connection is: upstream trusts `X-Forwarded-Proto`.
+        let https = self.connection.tls;
         Ok(Asked {
             method: parts.method.clone(),
             version: parts.version,

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::Request;
 use pillion_xds::cluster::OutlierDetection;
 use pillion_xds::cluster::UpstreamProtocol;
 use tokio::io::AsyncWriteExt;
@@ -233,4 +234,70 @@ async fn a_request_body_that_breaks_is_the_callers_fault_and_ejects_nobody() {
             .collect();
         assert_eq!(blamed, Vec::new(), "{protocol:?}");
     }
+}
+
+#[tokio::test]
+async fn a_target_that_is_not_of_http_is_refused() {
+    let (plane, calls) = counted().await;
+    for target in ["ftp://shop/", "shop:80"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: shop\r\n\r\n");
+        let answer = raw(plane.egress(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {answer}");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn https_in_a_target_does_not_make_a_plain_connection_secure() {
+    let (plane, _) = counted().await;
+    let request = b"GET https://shop/ HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
+    let answer = raw(plane.egress(), request).await;
+    assert!(
+        answer.contains(r#""x-forwarded-proto": "http""#),
+        "{answer}"
+    );
+    let (status, two) = over_http2(&plane, Request::get("https://shop/")).await;
+    assert_eq!(status, 200);
+    assert!(two.contains(r#""x-forwarded-proto": "http""#), "{two}");
+}
+
+#[tokio::test]
+async fn cookie_crumbs_of_http2_are_one_header_to_http1() {
+    let (plane, _) = counted().await;
+    let crumbs = Request::get("http://shop/")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2");
+    let (_, told) = over_http2(&plane, crumbs).await;
+    assert!(told.contains(r#""cookie": "a=1; b=2""#), "{told}");
+}
+
+#[tokio::test]
+async fn a_request_of_too_many_fields_is_431_over_http2() {
+    let (plane, calls) = counted().await;
+    let mut crumbs = Request::get("http://shop/");
+    for _ in 0..300 {
+        crumbs = crumbs.header("cookie", "a");
+    }
+    assert_eq!(over_http2(&plane, crumbs).await.0, 431);
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+}
+
+async fn over_http2(plane: &Plane, request: http::request::Builder) -> (u16, String) {
+    let socket = tokio::net::TcpStream::connect(plane.egress())
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(socket),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new());
+    let answering = sender.send_request(request.unwrap());
+    let answer = tokio::time::timeout(LIMIT, answering)
+        .await
+        .unwrap()
+        .unwrap();
+    (answer.status().as_u16(), body(answer).await)
 }
