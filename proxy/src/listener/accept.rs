@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use pillion_xds::listener as xds;
 use pillion_xds::listener::Codec;
@@ -55,6 +56,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const UNCONFIGURED: Duration = Duration::from_secs(2);
 /// After an accept error (`EMFILE`): long enough for descriptors to come free, short enough to go unnoticed.
 const BREATH: Duration = Duration::from_millis(50);
+/// Between two lines about accept errors of one socket.
+const WARNING: Duration = Duration::from_secs(1);
 const INGRESS_PORT: u16 = 15000;
 const EGRESS_PORT: u16 = 15001;
 
@@ -137,6 +140,7 @@ impl<S: HttpService> Doorkeeper<S> {
         let this = Rc::new(self);
         let closing = this.worker.reaches(Stage::Closing);
         tokio::pin!(closing);
+        let mut warned: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -156,7 +160,11 @@ impl<S: HttpService> Doorkeeper<S> {
                         .process()
                         .accept_errors
                         .add_shared(1);
-                    tracing::warn!(%error, "accept failed; going on");
+                    let quiet = warned.is_some_and(|at| at.elapsed() < WARNING);
+                    if !quiet {
+                        warned = Some(Instant::now());
+                        tracing::warn!(%error, "accept failed; going on");
+                    }
                     tokio::time::sleep(BREATH).await;
                 }
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pillion_xds::listener::TransportProtocol;
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use crate::snapshot::chain::Hello;
 use crate::stream::Stream;
@@ -15,6 +16,10 @@ use crate::stream::Stream;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// A hello that does not fit is not understood; a post-quantum one has some 1,800 bytes.
 const LARGEST: usize = 16 * 1024;
+/// Who has connected in advance may be silent this long before its preface,
+const SILENCE: Duration = Duration::from_secs(300);
+/// and in all take this long once it has begun.
+const HESITATION: Duration = Duration::from_secs(10);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HANDSHAKE: u8 = 0x16;
 
@@ -43,8 +48,19 @@ pub(super) async fn hello(mut stream: Stream) -> (Hello, Stream) {
 }
 
 /// Whether an HTTP connection begins with the HTTP/2 preface.
-pub(super) async fn is_http2(mut stream: Stream) -> (bool, Stream) {
+pub(super) async fn is_http2(stream: Stream) -> (bool, Stream) {
+    is_http2_within(stream, SILENCE, HESITATION).await
+}
+
+async fn is_http2_within(
+    mut stream: Stream,
+    silence: Duration,
+    hesitation: Duration,
+) -> (bool, Stream) {
     let mut read = BytesMut::new();
+    let mut first = None;
+    let mut begun = Instant::now();
+    let mut limit = silence;
     loop {
         let seen = read.len().min(PREFACE.len());
         if read[..seen] != PREFACE[..seen] {
@@ -53,7 +69,14 @@ pub(super) async fn is_http2(mut stream: Stream) -> (bool, Stream) {
         if seen == PREFACE.len() {
             return (true, stream.rewound(read.freeze()));
         }
-        if !more(&mut stream, &mut read).await {
+        if !read.is_empty() {
+            let hesitates = *first.get_or_insert_with(Instant::now);
+            (begun, limit) = (hesitates, hesitation);
+        }
+        let rest = limit.saturating_sub(begun.elapsed());
+        let next = tokio::time::timeout(rest, more(&mut stream, &mut read)).await;
+        // Whoever falls silent is no HTTP/2 caller: HTTP/1.1's limit on a request head takes it from here.
+        if !next.unwrap_or(false) {
             return (false, stream.rewound(read.freeze()));
         }
     }
@@ -199,6 +222,19 @@ mod tests {
         client.write_all(b"PROPFIND / HTTP/1.1\r\n").await.unwrap();
         let (http2, _) = is_http2(Stream::Memory(server)).await;
         assert!(!http2);
+    }
+
+    #[tokio::test]
+    async fn half_a_preface_is_not_waited_for_without_end() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"PRI * HT").await.unwrap();
+        let server = Stream::Memory(server);
+        let looked = is_http2_within(server, SILENCE, Duration::from_millis(20));
+        let (http2, mut stream) = tokio::time::timeout(HESITATION, looked).await.unwrap();
+        drop(client);
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!((http2, rest.as_slice()), (false, &b"PRI * HT"[..]));
     }
 
     #[tokio::test]
