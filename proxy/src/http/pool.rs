@@ -21,6 +21,13 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::sync::Notify;
 
+mod guards;
+
+use guards::ConnectionGuard;
+use guards::OpeningGuard;
+use guards::PendingGuard;
+use guards::Waiting;
+
 use super::body::Body;
 use super::executor::LocalExecutor;
 use super::executor::spawn;
@@ -458,87 +465,6 @@ impl Pool {
             since: Instant::now(),
         });
         self.returned.notify_one();
-    }
-}
-
-struct Waiting<'p>(&'p Rc<Pool>);
-
-impl<'p> Waiting<'p> {
-    fn new(pool: &'p Rc<Pool>) -> Waiting<'p> {
-        pool.waiting.set(pool.waiting.get() + 1);
-        Waiting(pool)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get() - 1);
-    }
-}
-
-struct PendingGuard(Arc<Cluster>);
-
-impl Drop for PendingGuard {
-    fn drop(&mut self) {
-        self.0.state.stats.pending.leave();
-    }
-}
-
-/// A connection that counts, from before its connect to after its end.
-struct ConnectionGuard {
-    cluster: Arc<Cluster>,
-    worker: usize,
-}
-
-impl ConnectionGuard {
-    /// Of a connection that has entered the limit.
-    fn new(pool: &Rc<Pool>, worker: usize) -> ConnectionGuard {
-        let guard = ConnectionGuard {
-            cluster: pool.cluster(),
-            worker,
-        };
-        guard.counts().cx_active.inc();
-        guard
-    }
-
-    fn counts(&self) -> &crate::metrics::ClusterShard {
-        &self.cluster.state.stats.parts.at(self.worker).counts
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        let counts = self.counts();
-        counts.cx_active.dec();
-        counts.cx_destroy.inc();
-        self.cluster.state.stats.connections.leave();
-        self.cluster.state.freed.notify_one();
-    }
-}
-
-/// Whoever opens an HTTP/2 connection, so that others wait for it; gone, however it ends.
-struct OpeningGuard {
-    pool: Rc<Pool>,
-    opening: Rc<Opening>,
-}
-
-impl OpeningGuard {
-    fn new(pool: &Rc<Pool>) -> OpeningGuard {
-        let opening = Rc::new(Opening::default());
-        pool.opening.replace(Some(Rc::clone(&opening)));
-        let pool = Rc::clone(pool);
-        OpeningGuard { pool, opening }
-    }
-
-    fn fail(&self, error: ConnectError) {
-        self.opening.failed.replace(Some(error));
-    }
-}
-
-impl Drop for OpeningGuard {
-    fn drop(&mut self) {
-        self.pool.opening.replace(None);
-        self.opening.done.set();
     }
 }
 
