@@ -80,20 +80,35 @@ struct Sockets {
     admin: TcpListener,
 }
 
-/// With port 0, documents over TCP get the port that UDP got, as SDKs expect, if it is free.
+/// Tries at a port that is free for both protocols; each fails only if a stranger holds its TCP half.
+const TWIN_TRIES: usize = 32;
+
+/// With port 0, documents over TCP get the port that UDP got, as SDKs expect.
+fn bind_xray(config: &Config) -> Result<(UdpSocket, TcpListener), StartError> {
+    let (udp, tcp) = (config.xray_udp_addr, config.xray_tcp_addr);
+    for _ in 0..TWIN_TRIES {
+        if udp.port() != 0 || tcp.port() != 0 {
+            break;
+        }
+        let socket = xray_udp::bind(udp)?;
+        let twin = socket
+            .local_addr()
+            .map(|addr| SocketAddr::new(tcp.ip(), addr.port()));
+        let twin = twin
+            .ok()
+            .and_then(|addr| listening::bind("--xray-tcp-addr", addr).ok());
+        if let Some(twin) = twin {
+            return Ok((socket, twin));
+        }
+    }
+    Ok((
+        xray_udp::bind(udp)?,
+        listening::bind("--xray-tcp-addr", tcp)?,
+    ))
+}
+
 fn bind(config: &Config) -> Result<Sockets, StartError> {
-    let xray_udp = xray_udp::bind(config.xray_udp_addr)?;
-    let same = xray_udp
-        .local_addr()
-        .map(|addr| SocketAddr::new(config.xray_tcp_addr.ip(), addr.port()))
-        .ok();
-    let twin = same
-        .filter(|_| config.xray_udp_addr.port() == 0 && config.xray_tcp_addr.port() == 0)
-        .and_then(|addr| listening::bind("--xray-tcp-addr", addr).ok());
-    let xray_tcp = match twin {
-        Some(twin) => twin,
-        None => listening::bind("--xray-tcp-addr", config.xray_tcp_addr)?,
-    };
+    let (xray_udp, xray_tcp) = bind_xray(config)?;
     Ok(Sockets {
         otlp_grpc: listening::bind("--otlp-grpc-addr", config.otlp_grpc_addr)?,
         otlp_http: listening::bind("--otlp-http-addr", config.otlp_http_addr)?,
