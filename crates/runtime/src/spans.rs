@@ -64,7 +64,7 @@ pub struct SpanRecord {
     pub start: SystemTime,
     /// End.
     pub end: SystemTime,
-    /// Attributes of the brief's contract.
+    /// Semantic-convention names where there is one.
     pub attributes: Vec<KeyValue>,
     /// Whether it failed.
     pub error: bool,
