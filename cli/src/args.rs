@@ -7,9 +7,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const EXAMPLES: &str = "\
+Examples:
+  pillion demo                       a whole mesh with traffic on this machine, until Ctrl-C
+  pillion validate -f mesh.yaml      every problem of a manifest, without a control plane
+  pillion apply -f mesh.yaml         create or update its resources on http://127.0.0.1:8700";
+
 /// Run, check and change a Pillion mesh.
 #[derive(Debug, Parser)]
-#[command(name = "pillion", version)]
+#[command(name = "pillion", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,

@@ -11,9 +11,21 @@ use pillion_runtime::listening::require_loopback;
 use serde_json::Value;
 use serde_json::json;
 
+const EXAMPLES: &str = "\
+Examples:
+  pillion-collector
+      OTLP on 4317 and 4318, X-Ray on 2000, dashboard on http://127.0.0.1:8710/, traces in ./pillion-traces
+  pillion-collector --store /var/lib/pillion/traces --retention 7d
+      keeps a week of traces
+  pillion-collector --xray-udp-addr 127.0.0.1:0 --xray-tcp-addr 127.0.0.1:0 --otlp-grpc-addr 127.0.0.1:0
+      free ports; the first line on stdout names them
+
+Then: AWS_XRAY_DAEMON_ADDRESS=127.0.0.1:2000 python app.py
+      aws --endpoint-url http://127.0.0.1:8710 xray get-service-graph --start-time ... --end-time ...";
+
 /// Takes spans by OTLP and X-Ray, keeps traces, and answers with them, their service map and the dashboard.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "pillion-collector", version)]
+#[command(name = "pillion-collector", version, after_help = EXAMPLES)]
 pub struct Args {
     /// OTLP over gRPC
     #[arg(long, env = "PILLION_OTLP_GRPC_ADDR", default_value = "127.0.0.1:4317")]

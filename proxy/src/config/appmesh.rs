@@ -12,6 +12,12 @@ use super::PORT;
 use super::Report;
 
 pub(super) const HELP: &str = "\
+Examples:
+  APPMESH_RESOURCE_ARN=mesh/shop/virtualNode/web APPMESH_XDS_ENDPOINT=127.0.0.1:8701 pillion-proxy
+      the sidecar of web: the application sends to 127.0.0.1:15001 as its HTTP proxy
+  pillion-proxy --resource-arn mesh/shop/virtualNode/web --xds-endpoint 127.0.0.1:8701 --listen 8080=127.0.0.1:3000
+      no redirection: the sidecar itself listens on 8080 and hands on to the application on 3000
+
 App Mesh's variables keep their meaning:
   APPMESH_RESOURCE_ARN          older: APPMESH_RESOURCE_NAME, APPMESH_VIRTUAL_NODE_NAME
   APPMESH_RESOURCE_CLUSTER      node.cluster [default: the ARN]
