@@ -12,21 +12,32 @@ use serde_json::Value;
 use crate::shell::Shell;
 
 /// The table "Who may import whom" of ARCHITECTURE.md: package, and what of ours it may depend on.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("pillion-config", &[]),
     ("pillion-xds", &[]),
     ("pillion-runtime", &[]),
+    ("pillion-sigv4", &[]),
     ("pillion-proxy", &["pillion-xds", "pillion-runtime"]),
     (
         "pillion-control-plane",
-        &["pillion-config", "pillion-xds", "pillion-runtime"],
+        &[
+            "pillion-config",
+            "pillion-xds",
+            "pillion-runtime",
+            "pillion-sigv4",
+        ],
     ),
-    ("pillion-collector", &["pillion-runtime"]),
+    ("pillion-collector", &["pillion-runtime", "pillion-sigv4"]),
     ("pillion-loadtest", &[]),
-    ("pillion", &["pillion-config"]),
+    ("pillion", &["pillion-config", "pillion-sigv4"]),
     (
         "mesh-test",
-        &["pillion-config", "pillion-xds", "pillion-runtime"],
+        &[
+            "pillion-config",
+            "pillion-xds",
+            "pillion-runtime",
+            "pillion-sigv4",
+        ],
     ),
     ("xtask", &[]),
 ];
