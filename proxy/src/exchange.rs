@@ -30,6 +30,7 @@ use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
 use crate::error::Flags;
 use crate::http::body::Body;
+use crate::http::guard::Edge;
 use crate::route::Rule;
 use crate::snapshot::Filter;
 use crate::snapshot::chain::Hello;
@@ -79,6 +80,8 @@ pub struct Connection {
     pub server_name: Option<Box<str>>,
     /// The chain it is served by, looked up again when the configuration changes.
     pub served: RefCell<(u64, Rc<Served>)>,
+    /// What its guard and its exchanges tell each other.
+    pub edge: Arc<Edge>,
 }
 
 /// A connection manager of one snapshot.
@@ -255,6 +258,7 @@ impl Exchange {
         asked: Asked,
     ) -> EndGuard {
         worker.shared.load.exchanges.fetch_add(1, Ordering::Relaxed);
+        connection.edge.enter();
         let started = Instant::now();
         EndGuard(Rc::new(Exchange {
             worker,
@@ -323,6 +327,7 @@ impl Exchange {
     pub fn answered(&self, answer: &response::Parts) {
         self.status.set(answer.status.as_u16());
         self.answered_at.set(Some(Instant::now()));
+        self.connection.edge.answer();
         for observer in self.observers.borrow().iter() {
             observer.answered(self, answer);
         }
@@ -339,6 +344,7 @@ impl Exchange {
         for observer in self.observers.take() {
             observer.ended(self);
         }
+        self.connection.edge.leave();
         self.worker
             .shared
             .load

@@ -5,6 +5,7 @@
 pub mod body;
 pub mod client;
 pub mod executor;
+pub mod guard;
 pub mod head;
 pub mod pool;
 pub mod replay;
@@ -13,3 +14,4 @@ pub mod server;
 pub mod stack;
 pub mod tunnel;
 mod watch;
+mod wire;

@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod http;
 pub mod identity;
 pub mod layer;
+pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod propagation;

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::access_log::Buffers;
 use crate::cluster::dns::Resolver;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::snapshot::Live;
 use crate::snapshot::Snapshot;
@@ -51,6 +52,8 @@ pub struct Policy {
     pub sampling: f64,
     /// Where the app listens, by the port that was asked for (`--listen`).
     pub local_apps: HashMap<u16, SocketAddr>,
+    /// What a stranger may ask of us.
+    pub limits: Limits,
 }
 
 impl Default for Policy {
@@ -60,6 +63,7 @@ impl Default for Policy {
             server_header,
             sampling: 0.05,
             local_apps: HashMap::new(),
+            limits: Limits::default(),
         }
     }
 }

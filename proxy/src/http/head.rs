@@ -34,6 +34,15 @@ pub enum HeadError {
     /// `Transfer-Encoding` other than the single token `chunked`, or beside HTTP/1.0.
     #[error("transfer-encoding is not the single token chunked")]
     TransferEncoding,
+    /// `Content-Length` beside `Transfer-Encoding`: two answers to where the request ends (RFC 9112 6.1).
+    #[error("content-length stands beside transfer-encoding")]
+    Ambiguous,
+    /// A line that does not end in CR LF, a folded one, or a chunk that is none.
+    #[error("a line does not end in CR LF, is folded, or is no chunk size")]
+    Line,
+    /// A target with a fragment, which stays with the caller.
+    #[error("request target has a fragment")]
+    Fragment,
     /// Several `Content-Length` values.
     #[error("content-length is repeated with different values")]
     ContentLength,
@@ -69,6 +78,9 @@ impl Failure for HeadError {
             HeadError::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             HeadError::Host
             | HeadError::TransferEncoding
+            | HeadError::Ambiguous
+            | HeadError::Line
+            | HeadError::Fragment
             | HeadError::ContentLength
             | HeadError::Path
             | HeadError::Target
@@ -163,8 +175,7 @@ fn framing(head: &mut request::Parts) -> Result<(), HeadError> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let alone = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        // A length beside chunked cannot be refused here: hyper drops it before anyone sees it, reads the body as
-        // chunked and closes the connection after the answer, which RFC 9112 6.1 allows. Only chunked is passed on.
+        // hyper drops a length beside chunked before anyone sees it: `http::guard` has refused such a request already.
         if !alone || head.version != Version::HTTP_11 {
             return Err(HeadError::TransferEncoding);
         }
@@ -194,8 +205,9 @@ fn authority(head: &request::Parts) -> Result<Authority, HeadError> {
     }
     // An absolute target, or `:authority`, goes before `Host` (RFC 9112 3.2.2, RFC 9113 8.3.1).
     if let Some(said) = head.uri.authority() {
-        let named = head.method == Method::CONNECT && said.port_u16().is_none_or(|port| port == 0);
-        if named {
+        let absolute = head.uri.scheme().is_some() && head.version != Version::HTTP_2;
+        let portless = said.port_u16().is_none_or(|port| port == 0);
+        if head.method == Method::CONNECT && (absolute || portless) {
             return Err(HeadError::Connect);
         }
         // Over HTTP/2 the two must agree: a difference is only ever an attempt to be read twice.
@@ -241,8 +253,8 @@ fn is_host_port(text: &str) -> bool {
         },
     };
     let bracketed = text.starts_with('[');
-    let letter =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    // RFC 3986's reg-name, but for percent-encoding and the comma: a list of hosts is two hosts.
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte);
     let host_ok = if bracketed {
         host.parse::<std::net::Ipv6Addr>().is_ok()
     } else {

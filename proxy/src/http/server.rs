@@ -8,7 +8,7 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use http::Method;
@@ -31,6 +31,8 @@ use super::body::Body;
 use super::body::Received;
 use super::body::Tracked;
 use super::executor::StreamExecutor;
+use super::guard::Cut;
+use super::guard::Guard;
 use super::head;
 use super::head::HeadError;
 use super::head::Target;
@@ -60,9 +62,6 @@ use crate::worker::Worker;
 /// Streams a caller may have open on one connection, Envoy's figure: long-lived gRPC streams of one channel share a
 /// connection. Together they may have a connection window in and a send buffer each out.
 const STREAMS: u32 = 1024;
-/// Until a whole request head has come. hyper's clock runs from the end of the answer before, so this is the idle limit
-/// of a kept connection as well and must not be shorter than what callers keep theirs for.
-const HEAD: Duration = Duration::from_secs(300);
 /// Bytes of a header list, both versions.
 const HEADERS: usize = 64 * 1024;
 
@@ -124,10 +123,9 @@ pub async fn serve<S: HttpService>(
     let front = Front {
         stack: RefCell::new(stack),
         tunnels,
-        connection,
+        connection: Rc::clone(&connection),
         worker: Rc::clone(&worker),
     };
-    let io = TokioIo::new(stream);
     let ended = if http2 {
         counts.cx_http2_total.inc();
         let connection = http2::Builder::new(StreamExecutor::new(worker.shared.metrics.clone()))
@@ -137,7 +135,7 @@ pub async fn serve<S: HttpService>(
             .max_send_buf_size(pool::SEND_BUFFER)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEADERS as u32)
-            .serve_connection(io, front);
+            .serve_connection(TokioIo::new(stream), front);
         // A caller that is here already is told to go (GOAWAY); one that comes later is served until listeners close.
         let until = if worker.stage() == Stage::Serving {
             Stage::Announcing
@@ -153,14 +151,16 @@ pub async fn serve<S: HttpService>(
         .await
     } else {
         counts.cx_http1_total.inc();
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+        let limits = worker.shared.policy.limits;
+        let guard = Guard::new(stream, Arc::clone(&connection.edge), limits);
+        // hyper's own clock runs while a connection is idle, and costs a timer a request: the guard has a better one.
+        let serving = http1::Builder::new()
+            .header_read_timeout(None)
             .max_header_size(HEADERS)
-            .serve_connection(io, front)
+            .serve_connection(TokioIo::new(guard), front)
             .with_upgrades();
         until_drained(
-            connection,
+            serving,
             http1::UpgradeableConnection::graceful_shutdown,
             Stage::Closing,
             &worker,
@@ -168,6 +168,11 @@ pub async fn serve<S: HttpService>(
         .await
     };
     counts.cx_active.dec();
+    match connection.edge.cut() {
+        Some(Cut::Head) => counts.rq_header_timeout.inc(),
+        Some(Cut::Idle) => counts.cx_idle_timeout.inc(),
+        Some(Cut::Body) | None => {}
+    }
     if let Err(error) = ended {
         if error.is_parse() {
             counts.cx_protocol_error.inc();
@@ -262,6 +267,12 @@ impl<S: HttpService> Front<S> {
         let served = self.connection.served(&self.worker);
         let manager = &served.http().manager;
         let grpc = is_grpc(&parts.headers);
+        if parts.version != Version::HTTP_2 {
+            self.connection
+                .edge
+                .admit()
+                .map_err(|error| -> Box<dyn Failure> { Box::new(error) })?;
+        }
         let refused = |error: HeadError| -> Box<dyn Failure> { Box::new(error) };
         let target: Target = head::admit(parts).map_err(refused)?;
         if parts.method == Method::CONNECT && self.connection.door != Door::Egress {
@@ -341,6 +352,7 @@ impl<S: HttpService> Front<S> {
                     Ok(upstream) => {
                         let mut response = Response::new(Body::Empty);
                         conclude(&exchange, &mut response);
+                        exchange.connection.edge.tunnel();
                         tunnel::connect(end, downstream, upstream);
                         response
                     }
@@ -372,6 +384,7 @@ impl<S: HttpService> Front<S> {
             }
             *response.body_mut() = Body::Empty;
             conclude(&exchange, &mut response);
+            exchange.connection.edge.tunnel();
             tunnel::upgrade(end, downstream, upstream);
             Ok(response)
         })

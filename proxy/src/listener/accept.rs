@@ -50,8 +50,6 @@ use crate::worker::Shared;
 use crate::worker::Stage;
 use crate::worker::Worker;
 
-/// A TLS handshake takes two round trips; who needs longer is stalling.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A connection that comes before its configuration waits this long for it.
 const UNCONFIGURED: Duration = Duration::from_secs(2);
 /// After an accept error (`EMFILE`): long enough for descriptors to come free, short enough to go unnoticed.
@@ -267,8 +265,9 @@ impl<S: HttpService> Doorkeeper<S> {
             .config
             .as_ref()
             .map_err(|error| io::Error::other(error.to_string()))?;
+        let limit = self.worker.shared.policy.limits.handshake;
         let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
-        let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
+        let stream = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 match verify::classify(&error) {
@@ -332,6 +331,7 @@ impl<S: HttpService> Doorkeeper<S> {
             hello,
             // No generation is as high: the first request looks the chain up.
             served: (u64::MAX, Rc::new(served)).into(),
+            edge: Arc::default(),
         })
     }
 

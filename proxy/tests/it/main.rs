@@ -4,6 +4,8 @@
 
 mod admin;
 mod config;
+mod corpus;
+mod edge;
 mod http;
 mod ingress;
 mod pki;
