@@ -6,6 +6,7 @@ import type { ServiceMap, TraceList } from './api/types.ts';
 import { usePoll, type Poll } from './api/use-poll.ts';
 import { ago, clock } from './format.ts';
 import { MapPage } from './map/map-page.tsx';
+import { measuredSeconds } from './map/measured.ts';
 import { Help } from './parts/help.tsx';
 import { Icon } from './parts/icons.tsx';
 import { TimePicker } from './parts/time-picker.tsx';
@@ -47,7 +48,7 @@ export function App(): ReactElement {
         Skip to content
       </a>
       <Header poll={current} onHelp={() => setHelp(true)} />
-      {state.view === 'map' && <MapPage poll={map} traces={traces} seconds={shown.end - shown.start} />}
+      {state.view === 'map' && <MapPage poll={map} traces={traces} seconds={measuredSeconds(map.answer, shown)} />}
       {state.view === 'traces' && <TracesPage poll={traces} />}
       {state.view === 'trace' && state.trace && <TracePage key={state.trace} id={state.trace} />}
       <Help open={help} close={() => setHelp(false)} />
@@ -55,7 +56,7 @@ export function App(): ReactElement {
   );
 }
 
-const NO_MAP: ServiceMap = { nodes: [], edges: [] };
+const NO_MAP: ServiceMap = { nodes: [], edges: [], seen: null };
 const NO_TRACES: TraceList = { traces: [], more: false };
 
 function Header({ poll, onHelp }: { poll: Poll<unknown>; onHelp: () => void }): ReactElement {

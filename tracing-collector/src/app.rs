@@ -20,10 +20,14 @@ use tokio::net::UdpSocket;
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
+use crate::memory;
+use crate::memory::Shares;
 use crate::metrics::Metrics;
 use crate::metrics::Source;
 use crate::pipeline;
+use crate::pipeline::Bounds;
 use crate::query::dashboard;
+use crate::query::kept::Kept;
 use crate::query::pillion_api::PillionApi;
 use crate::query::xray_api;
 use crate::query::xray_api::XrayApi;
@@ -32,9 +36,11 @@ use crate::receive::otlp_grpc;
 use crate::receive::otlp_http;
 use crate::receive::xray_udp;
 use crate::receive::xray_udp::UdpBindError;
+use crate::room::Room;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
+use crate::store::disk::Settings;
 
 /// What is accepted and in work gets this long to be stored.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -143,11 +149,21 @@ pub async fn start(config: &Config) -> Result<App, StartError> {
     let metrics = Metrics::new();
     let tasks = Tasks::new();
     let admin = Admin::new(metrics.registry.clone(), config.effective());
+    let shares = Shares::of(config.memory_limit);
+    let bounds = Bounds {
+        room: Room::new(shares.intake),
+        settle: config.settle,
+        unsettled: shares.unsettled,
+    };
+    tasks.spawn_until_stopped(
+        "memory",
+        memory::watch(config.memory_limit, bounds.room.clone(), metrics.clone()),
+    );
     let (pipeline, writer) = pipeline::start(
         Arc::clone(&store),
         metrics.clone(),
         admin.clone(),
-        config.settle,
+        bounds,
         unsettled,
     );
     tasks.spawn("writer", writer.run());
@@ -161,29 +177,30 @@ pub async fn start(config: &Config) -> Result<App, StartError> {
         "xray-udp",
         xray_udp::serve(sockets.xray_udp, pipeline.clone(), stop()),
     );
-    let api = XrayApi::new(
-        Documents::new(pipeline.clone(), Source::XrayApi),
-        Arc::clone(&store),
-    );
-    let daemon = api.for_daemon_port(Documents::new(pipeline.clone(), Source::XrayTcp));
-    serve(
-        &tasks,
-        "xray-tcp",
-        sockets.xray_tcp,
-        unknown_operations(daemon),
-    );
+    let documents = |source| {
+        let most = usize::try_from(config.max_document).unwrap_or(usize::MAX);
+        Documents::new(pipeline.clone(), source, most)
+    };
+    let kept = Kept::new(Arc::clone(&store));
+    let api = XrayApi::new(documents(Source::XrayApi), Arc::clone(&store), kept.clone());
+    let daemon = api.for_daemon_port(documents(Source::XrayTcp));
+    serve(&tasks, "xray-tcp", sockets.xray_tcp, operations(daemon));
     serve(
         &tasks,
         "otlp-http",
         sockets.otlp_http,
         otlp_http::router(pipeline),
     );
-    let own = PillionApi { store, metrics };
+    let own = PillionApi {
+        store,
+        metrics,
+        kept,
+    };
     serve(
         &tasks,
         "api",
         sockets.api,
-        own.router().merge(unknown_operations(api)),
+        own.router().merge(operations_and_dashboard(api)),
     );
     tasks.spawn("admin", admin::serve(sockets.admin, admin.router(), stop()));
 
@@ -203,9 +220,13 @@ async fn open_store(
     let path = config.store.display().to_string();
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store { path, source };
-    let (folder, retention) = (config.store.clone(), config.retention);
+    let settings = Settings {
+        path: config.store.clone(),
+        retention: config.retention,
+        memory: Shares::of(config.memory_limit).store,
+    };
     let open = move || -> Result<_, StoreError> {
-        let disk = Disk::open(&folder, retention)?;
+        let disk = Disk::open(settings)?;
         let unsettled = disk.unsettled()?;
         let store: Arc<dyn Store> = Arc::new(disk);
         Ok((store, unsettled))
@@ -217,8 +238,20 @@ async fn open_store(
     }
 }
 
-/// An API's router; every other GET is the dashboard's, every other POST no operation.
-fn unknown_operations(api: XrayApi) -> Router {
+/// An API's router; everything else is no operation.
+fn operations(api: XrayApi) -> Router {
+    let answer = api.clone();
+    let fallback = move |method: Method, uri: Uri| {
+        let response = xray_api::no_such_operation(&answer, &method, uri.path());
+        async move { response }
+    };
+    api.router()
+        .method_not_allowed_fallback(fallback.clone())
+        .fallback(fallback)
+}
+
+/// The same, but every other GET is the dashboard's.
+fn operations_and_dashboard(api: XrayApi) -> Router {
     let answer = api.clone();
     let fallback = move |method: Method, uri: Uri| {
         let response = other(&answer, &method, &uri);
@@ -234,7 +267,7 @@ fn other(api: &XrayApi, method: &Method, uri: &Uri) -> Response {
     if *method == Method::GET || *method == Method::HEAD {
         dashboard::page(uri.path())
     } else {
-        xray_api::no_such_operation(api, uri.path())
+        xray_api::no_such_operation(api, method, uri.path())
     }
 }
 

@@ -11,6 +11,8 @@ use pillion_runtime::listening::require_loopback;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::memory;
+
 const EXAMPLES: &str = "\
 Examples:
   pillion-collector
@@ -51,6 +53,13 @@ pub struct Args {
     /// How long traces are kept after they arrived, such as 30d or 12h; whole UTC days are removed
     #[arg(long, env = "PILLION_RETENTION", default_value = "30d", value_parser = parse_duration)]
     retention: Duration,
+    /// What this process may take of memory, such as 256MiB or 2GiB; beyond it senders are told to try again.
+    /// By default three quarters of the machine's or the container's, at most 1GiB
+    #[arg(long, env = "PILLION_MEMORY_LIMIT", value_parser = parse_bytes)]
+    memory_limit: Option<u64>,
+    /// The largest X-Ray document accepted over HTTP and TCP; a datagram has its own bound
+    #[arg(long, env = "PILLION_MAX_DOCUMENT", default_value = "1MiB", value_parser = parse_bytes)]
+    max_document: u64,
     /// How soon after its arrival a span is in lists and on the map, at the latest
     #[arg(long, env = "PILLION_SETTLE", default_value = "15s", value_parser = parse_duration)]
     settle: Duration,
@@ -71,6 +80,8 @@ pub struct Config {
     pub(crate) store: PathBuf,
     pub(crate) retention: Duration,
     pub(crate) settle: Duration,
+    pub(crate) memory_limit: u64,
+    pub(crate) max_document: u64,
     insecure: bool,
 }
 
@@ -102,6 +113,11 @@ impl Args {
             store: self.store,
             retention: self.retention,
             settle: self.settle,
+            memory_limit: self
+                .memory_limit
+                .unwrap_or_else(memory::default_limit)
+                .max(memory::LEAST),
+            max_document: self.max_document,
             insecure: self.insecure,
         })
     }
@@ -120,6 +136,8 @@ impl Config {
             "store": self.store.display().to_string(),
             "retention_s": self.retention.as_secs(),
             "settle_ms": self.settle.as_millis() as u64,
+            "memory_limit_bytes": self.memory_limit,
+            "max_document_bytes": self.max_document,
             "insecure": self.insecure,
         })
     }
@@ -150,6 +168,31 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
+/// `65536`, `64KiB`, `1MiB`, `2GiB`; `k`, `m`, `g` and their like mean the same.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no size; give a whole number above 0 and a unit, such as 64KiB, 256MiB or 2GiB"
+        )
+    };
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let bytes = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(bytes)
+        .filter(|total| *total > 0)
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +212,16 @@ mod tests {
             "999999999999999999d",
         ] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_a_number_and_a_unit() {
+        assert_eq!(parse_bytes("65536"), Ok(65_536));
+        assert_eq!(parse_bytes("256MiB"), Ok(256 << 20));
+        assert_eq!(parse_bytes("2g"), Ok(2 << 30));
+        for wrong in ["", "0", "1.5GiB", "MiB", "3x", "99999999999g"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -3,6 +3,8 @@
 //! (and embedded parts that were refused) at the X-Ray ones. Each unit received ends as exactly one of stored, rejected
 //! (its sender was told) and dropped (nobody could be told).
 
+use std::sync::Arc;
+
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 use prometheus::IntGauge;
@@ -11,6 +13,8 @@ use prometheus::Registry;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
+
+use crate::rejects::Rejects;
 
 /// A door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +70,7 @@ impl Reason {
         Reason::Kernel,
     ];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Reason::Invalid => "invalid",
             Reason::TooLarge => "too_large",
@@ -77,9 +81,27 @@ impl Reason {
     }
 }
 
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let family =
+        IntCounterVec::new(Opts::new(name, help), labels).expect("the name is a literal and valid");
+    registry
+        .register(Box::new(family.clone()))
+        .expect("every family has a name of its own");
+    family
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect("the name is a literal and valid");
+    registry
+        .register(Box::new(gauge.clone()))
+        .expect("every family has a name of its own");
+    gauge
+}
+
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
+    pub(crate) rejects: Arc<Rejects>,
     received: IntCounterVec,
     rejected: IntCounterVec,
     dropped: IntCounterVec,
@@ -87,35 +109,23 @@ pub(crate) struct Metrics {
     clamped: IntCounterVec,
     pub(crate) queue_bytes: IntGauge,
     pub(crate) unsettled: IntGauge,
+    pub(crate) store_up: IntGauge,
+    pub(crate) memory_bytes: IntGauge,
+    pub(crate) memory_limit: IntGauge,
     pub(crate) settled: IntCounter,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Metrics {
         let registry = Registry::new();
-        let family = |name: &str, help: &str, labels: &[&str]| {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)
-                .expect("the name is a literal and valid");
-            registry
-                .register(Box::new(family.clone()))
-                .expect("every family has a name of its own");
-            family
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help).expect("the name is a literal and valid");
-            registry
-                .register(Box::new(gauge.clone()))
-                .expect("every family has a name of its own");
-            gauge
-        };
-        let settled = IntCounter::new(
+        let family = |name, help, labels: &[&str]| counters(&registry, name, help, labels);
+        let gauge = |name, help| gauge(&registry, name, help);
+        let settled = counters(
+            &registry,
             "pillion_collector_settled_total",
             "Times a trace was counted into the map",
-        )
-        .expect("the name is a literal and valid");
-        registry
-            .register(Box::new(settled.clone()))
-            .expect("every family has a name of its own");
+            &[],
+        );
         let both = ["source", "reason"];
         let metrics = Metrics {
             received: family(
@@ -151,10 +161,24 @@ impl Metrics {
                 "pillion_collector_unsettled_traces",
                 "Traces waiting to be counted into the map",
             ),
-            settled,
+            store_up: gauge(
+                "pillion_collector_store_up",
+                "1 while the store takes writes",
+            ),
+            memory_bytes: gauge(
+                "pillion_collector_memory_bytes",
+                "Resident memory of this process",
+            ),
+            memory_limit: gauge(
+                "pillion_collector_memory_limit_bytes",
+                "What --memory-limit allows it",
+            ),
+            settled: settled.with_label_values::<&str>(&[]),
             registry: registry.clone(),
+            rejects: Arc::default(),
         };
         // A family without children is invisible; zero is what a reader should see.
+        metrics.store_up.set(1);
         for source in Source::ALL {
             metrics.received(source, 0);
             metrics.stored(source, 0);

@@ -10,8 +10,6 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use pillion_runtime::admin::Admin;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -20,31 +18,30 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::metrics::Reason;
 use crate::metrics::Source;
+use crate::room::Account;
+use crate::room::NoRoom;
+use crate::room::Room;
 use crate::span::Span;
 use crate::span::TraceId;
 use crate::store::Store;
 
-/// Accepted and not stored, at most.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 const QUEUE_BATCHES: usize = 8192;
-/// Permits are counted in this unit, for a semaphore holds fewer than 2^32.
-const UNIT: usize = 1024;
 /// Batches that one commit takes.
 const GROUP: usize = 512;
 /// Traces that one settling takes: bounds how long a commit waits behind it.
 const SETTLE_AT_ONCE: usize = 512;
 /// Settling rests between rounds: each rewrites the counts it touches, however few traces it settles.
 const LONGEST_REST: Duration = Duration::from_millis(500);
-/// Ids waiting to settle; beyond it the oldest settle at once.
-const MAX_UNSETTLED: usize = 500_000;
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 const RETRY_SETTLE: Duration = Duration::from_secs(1);
+/// How soon after space has returned the store takes again.
+const RECOVER_EVERY: Duration = Duration::from_millis(500);
 
 /// The doors' end.
 #[derive(Clone)]
 pub(crate) struct Pipeline {
     queue: mpsc::Sender<Batch>,
-    room: Arc<Semaphore>,
+    room: Room,
     metrics: Metrics,
 }
 
@@ -54,13 +51,8 @@ struct Batch {
     units: usize,
     done: oneshot::Sender<Result<(), NotStored>>,
     /// Held until the spans are stored.
-    _room: OwnedSemaphorePermit,
+    _account: Account,
 }
-
-/// Try again in a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the intake queue is full; try again in a second")]
-pub(crate) struct QueueFull;
 
 /// Accepted, but the store failed; the sender should try again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,36 +75,31 @@ impl Pipeline {
         &self.metrics
     }
 
-    /// Takes `spans`, which came in `bytes` and count as `units`, or says at once that there is no room. Whoever gets a
-    /// receipt need not count: the writer does.
+    /// What every door charges for what it takes in.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Takes `spans`, which count as `units` and are covered by `account`, or says at once that the queue is full.
+    /// Whoever gets a receipt need not count: the writer does.
     pub(crate) fn submit(
         &self,
         source: Source,
         spans: Vec<Span>,
         units: usize,
-        bytes: usize,
-    ) -> Result<Receipt, QueueFull> {
-        // Spans in memory take more than their bytes on the wire.
-        let size =
-            u32::try_from((bytes * 3 / UNIT).clamp(1, QUEUE_BYTES / UNIT)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room)
-            .try_acquire_many_owned(size)
-            .map_err(|_| QueueFull)?;
+        account: Account,
+    ) -> Result<Receipt, NoRoom> {
         let (done, receipt) = oneshot::channel();
         let batch = Batch {
             spans,
             source,
             units,
             done,
-            _room: room,
+            _account: account,
         };
-        self.queue.try_send(batch).map_err(|_| QueueFull)?;
-        self.metrics.queue_bytes.set(self.taken());
+        self.queue.try_send(batch).map_err(|_| NoRoom)?;
+        self.metrics.queue_bytes.set(self.room.taken() as i64);
         Ok(Receipt(receipt))
-    }
-
-    fn taken(&self) -> i64 {
-        (QUEUE_BYTES - self.room.available_permits() * UNIT) as i64
     }
 }
 
@@ -122,10 +109,18 @@ pub(crate) struct Writer {
     store: Arc<dyn Store>,
     metrics: Metrics,
     waiting: Waiting,
-    room: Arc<Semaphore>,
+    room: Room,
     admin: Admin,
     /// Whether the last append succeeded.
     healthy: bool,
+}
+
+/// How much the pipeline takes at once, and how soon it is done with it.
+pub(crate) struct Bounds {
+    pub(crate) room: Room,
+    pub(crate) settle: Duration,
+    /// Ids waiting to settle; beyond it the oldest settle at once.
+    pub(crate) unsettled: usize,
 }
 
 /// `unsettled` are traces left over from the last run.
@@ -133,19 +128,19 @@ pub(crate) fn start(
     store: Arc<dyn Store>,
     metrics: Metrics,
     admin: Admin,
-    settle: Duration,
+    bounds: Bounds,
     unsettled: Vec<TraceId>,
 ) -> (Pipeline, Writer) {
     let (sender, queue) = mpsc::channel(QUEUE_BATCHES);
-    let room = Arc::new(Semaphore::new(QUEUE_BYTES / UNIT));
-    let mut waiting = Waiting::new(settle);
+    let room = bounds.room;
+    let mut waiting = Waiting::new(bounds.settle, bounds.unsettled);
     let now = Instant::now();
     for trace in unsettled {
         waiting.arrived(trace, now);
     }
     let pipeline = Pipeline {
         queue: sender,
-        room: Arc::clone(&room),
+        room: room.clone(),
         metrics: metrics.clone(),
     };
     (
@@ -167,8 +162,10 @@ impl Writer {
     pub(crate) async fn run(mut self) {
         let mut batches = Vec::with_capacity(GROUP);
         let mut expire_at = Instant::now();
+        let mut recover_at = Instant::now();
         loop {
             let wake = self.waiting.next_due().unwrap_or(expire_at).min(expire_at);
+            let wake = if self.healthy { wake } else { recover_at };
             tokio::select! {
                 taken = self.queue.recv_many(&mut batches, GROUP) => {
                     if taken == 0 {
@@ -177,6 +174,13 @@ impl Writer {
                     self.append(std::mem::take(&mut batches)).await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
+            }
+            if !self.healthy {
+                if Instant::now() >= recover_at {
+                    self.recover().await;
+                    recover_at = Instant::now() + RECOVER_EVERY;
+                }
+                continue;
             }
             self.settle().await;
             if Instant::now() >= expire_at {
@@ -221,15 +225,14 @@ impl Writer {
                 self.metrics.unsettled.set(self.waiting.len() as i64);
             }
             Err(error) => {
-                tracing::error!(
-                    %error, batches = batches.len(),
-                    "spans were not stored; see that --store has room, and restart if this goes on"
-                );
+                if self.healthy {
+                    tracing::error!(
+                        %error, batches = batches.len(),
+                        "spans were not stored; it goes on by itself as soon as --store takes writes again"
+                    );
+                }
+                self.set_healthy(false);
             }
-        }
-        if self.healthy != result.is_ok() {
-            self.healthy = result.is_ok();
-            self.admin.set_ready(self.healthy);
         }
         for batch in batches {
             match &result {
@@ -240,8 +243,30 @@ impl Writer {
                 tracing::trace!("a sender did not wait for its answer");
             }
         }
-        let free = self.room.available_permits() * UNIT;
-        self.metrics.queue_bytes.set((QUEUE_BYTES - free) as i64);
+        self.metrics.queue_bytes.set(self.room.taken() as i64);
+    }
+
+    fn set_healthy(&mut self, healthy: bool) {
+        if self.healthy != healthy {
+            self.healthy = healthy;
+            self.admin.set_ready(healthy);
+            self.metrics.store_up.set(i64::from(healthy));
+        }
+    }
+
+    /// After a failed write, until the store takes writes again.
+    async fn recover(&mut self) {
+        let store = Arc::clone(&self.store);
+        match spawn_blocking(move || store.recover()).await {
+            Ok(Ok(())) => {
+                tracing::info!("the store takes writes again");
+                self.set_healthy(true);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(error = %chain(&error), "the store does not take writes yet")
+            }
+            Err(error) => tracing::error!(%error, "recovering the store panicked"),
+        }
     }
 
     /// A datagram's sender cannot be told.
@@ -269,6 +294,7 @@ impl Writer {
             Ok(Err(error)) => {
                 tracing::error!(error = %chain(&error), "traces were not settled; trying again");
                 self.waiting.put_back(due, Instant::now() + RETRY_SETTLE);
+                self.set_healthy(false);
             }
             Err(error) => {
                 tracing::error!(%error, traces = due.len(), "settling panicked; left for the next start");
@@ -304,6 +330,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Which traces settle when. A trace is due when nothing has come for a third of the settle time, and in any case
 /// before its oldest news is as old as that: so lists and map are never staler than promised.
 struct Waiting {
+    most: usize,
     quiet: Duration,
     latest: Duration,
     traces: HashMap<TraceId, Due>,
@@ -320,8 +347,9 @@ struct Due {
 }
 
 impl Waiting {
-    fn new(settle: Duration) -> Waiting {
+    fn new(settle: Duration, most: usize) -> Waiting {
         Waiting {
+            most,
             quiet: settle / 3,
             latest: settle * 9 / 10,
             traces: HashMap::new(),
@@ -355,7 +383,7 @@ impl Waiting {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        if self.traces.len() > MAX_UNSETTLED {
+        if self.traces.len() > self.most {
             return Some(Instant::now());
         }
         self.queue
@@ -367,11 +395,11 @@ impl Waiting {
     fn take_due(&mut self, now: Instant, at_most: usize) -> Vec<TraceId> {
         let mut due = Vec::new();
         let mut again = Vec::new();
-        if now < self.resting_until && self.traces.len() <= MAX_UNSETTLED {
+        if now < self.resting_until && self.traces.len() <= self.most {
             return due;
         }
         while due.len() < at_most {
-            let crowded = self.traces.len() > MAX_UNSETTLED;
+            let crowded = self.traces.len() > self.most;
             let Some((at, trace)) = self.queue.front().copied() else {
                 break;
             };
@@ -410,7 +438,11 @@ pub(crate) mod tests {
         let (queue, _) = mpsc::channel(1);
         Pipeline {
             queue,
-            room: Arc::new(Semaphore::new(0)),
+            room: {
+                let room = Room::new(0);
+                room.close(true);
+                room
+            },
             metrics: Metrics::new(),
         }
     }
@@ -419,7 +451,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_quiet_trace_is_due_after_a_third_of_the_settle_time() {
-        let mut waiting = Waiting::new(SETTLE);
+        let mut waiting = Waiting::new(SETTLE, 500);
         let now = Instant::now();
         waiting.arrived(TraceId(1), now);
         assert!(waiting.take_due(now + Duration::from_secs(4), 9).is_empty());
@@ -432,7 +464,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_trace_that_never_rests_is_due_before_its_news_is_older_than_promised() {
-        let mut waiting = Waiting::new(SETTLE);
+        let mut waiting = Waiting::new(SETTLE, 500);
         let start = Instant::now();
         let mut settled_at = None;
         for second in 0..15 {
@@ -447,7 +479,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn one_settling_takes_a_bounded_number() {
-        let mut waiting = Waiting::new(SETTLE);
+        let mut waiting = Waiting::new(SETTLE, 500);
         let now = Instant::now();
         for id in 1..=10 {
             waiting.arrived(TraceId(id), now);
@@ -459,22 +491,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_full_queue_says_so_at_once() {
-        let (queue, _receiver) = mpsc::channel(QUEUE_BATCHES);
-        let room = Arc::new(Semaphore::new(2));
+        let (queue, _receiver) = mpsc::channel(1);
         let pipeline = Pipeline {
             queue,
-            room,
+            room: Room::new(1024),
             metrics: Metrics::new(),
         };
-        let first = pipeline.submit(Source::OtlpHttp, Vec::new(), 1, UNIT).ok();
-        assert!(first.is_none(), "one KiB on the wire takes three in memory");
-        let small = pipeline.submit(Source::OtlpHttp, Vec::new(), 1, 1);
-        assert!(small.is_ok());
-        let second = pipeline.submit(Source::OtlpHttp, Vec::new(), 1, UNIT * 2 / 3);
-        assert!(second.is_ok());
-        assert_eq!(
-            pipeline.submit(Source::OtlpHttp, Vec::new(), 1, 1).err(),
-            Some(QueueFull)
-        );
+        let submit = || pipeline.submit(Source::OtlpHttp, Vec::new(), 1, pipeline.room.account());
+        assert!(submit().is_ok());
+        assert_eq!(submit().err(), Some(NoRoom));
     }
 }

@@ -6,7 +6,7 @@ mod batch_traces;
 pub(crate) mod dashboard;
 mod declared;
 mod groups;
-mod kept;
+pub(crate) mod kept;
 pub(crate) mod pillion_api;
 mod retrieval;
 mod sampling;

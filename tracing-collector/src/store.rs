@@ -47,6 +47,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Removes the days that ended before `now` less the retention; says how many.
     fn expire(&self, now: SystemTime) -> Result<usize, StoreError>;
 
+    /// After a write failed: makes it take writes again if it can, with everything that was acknowledged.
+    fn recover(&self) -> Result<(), StoreError>;
+
     /// What was kept of a kind, by name. It belongs to no day and does not expire.
     fn kept(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
@@ -108,6 +111,13 @@ pub(crate) struct StoredTrace {
 pub(crate) enum StoreError {
     #[error("open the trace store {path}")]
     Open { path: String, source: fjall::Error },
+    #[error("the trace store is closed after a failed write; it opens by itself as soon as it can")]
+    Closed,
+    #[error("write to {path}: make room on its disk, or see that it is writable")]
+    NoRoom {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("write to the trace store")]
     Write { source: fjall::Error },
     #[error("read from the trace store")]

@@ -46,7 +46,7 @@ describe('traces', () => {
 test('nonsense of any shape is an empty answer, never an exception', () => {
   const nonsense = [null, undefined, 7, 'x', [], {}, { nodes: 'x', edges: 7, traces: {}, spans: null }, { nodes: [null, 7], edges: [[]], traces: [''], spans: [null] }];
   for (const answer of nonsense) {
-    expect(decodeMap(answer)).toEqual({ nodes: [], edges: [] });
+    expect(decodeMap(answer)).toEqual({ nodes: [], edges: [], seen: null });
     expect(decodeTraces(answer).traces).toEqual([]);
     expect(() => decodeTrace(answer)).not.toThrow();
   }

@@ -2,7 +2,7 @@
 // The collector's JSON as the types of `types.ts`. Pure. The only place that knows the answers' member names; a member
 // that is missing or of another type becomes "unknown" rather than a broken screen: collector and page may differ in age.
 import { add, NO_COUNTS, OUTCOMES, type Counts, type Outcome } from '../outcome.ts';
-import type { Latency, MapEdge, MapNode, ServiceMap, Span, Trace, TraceList, TraceSummary } from './types.ts';
+import type { Latency, MapEdge, MapNode, Seen, ServiceMap, Span, Trace, TraceList, TraceSummary } from './types.ts';
 
 type Members = Record<string, unknown>;
 
@@ -23,7 +23,13 @@ export function decodeMap(answer: unknown): ServiceMap {
     known.add(id);
     services.push(withCalls({ id, name: id, type: 'unknown', inferred: true }, calls));
   }
-  return { nodes: services, edges: calls };
+  return { nodes: services, edges: calls, seen: seen([...list(nodes), ...list(edges)]) };
+}
+
+function seen(counted: readonly Members[]): Seen | null {
+  const times = (name: string): number[] => counted.flatMap((one) => number(one[name]) ?? []);
+  const [first, last] = [Math.min(...times('first_seen')), Math.max(...times('last_seen'))];
+  return Number.isFinite(first) && Number.isFinite(last) ? { first, last } : null;
 }
 
 function decodeEdge(edge: Members): MapEdge[] {

@@ -29,9 +29,17 @@ export interface MapEdge {
   proxyMs: number | null;
 }
 
+/** Epoch seconds of the first start and the last end that a map counts. */
+export interface Seen {
+  first: number;
+  last: number;
+}
+
 export interface ServiceMap {
   nodes: MapNode[];
   edges: MapEdge[];
+  /** null where nothing was counted. */
+  seen: Seen | null;
 }
 
 export interface TraceSummary {

@@ -115,7 +115,7 @@ function Mode({ state }: { state: State }): ReactElement {
   );
 }
 
-const AVERAGED = 'From outside, averaged over the whole time range';
+const AVERAGED = 'From outside, averaged from the first call in the time range';
 
 /** What came in from outside: calls by clients, or where no client is known, everything that nobody on the map called. */
 function Totals({ map, seconds }: { map: ServiceMap; seconds: number }): ReactElement {

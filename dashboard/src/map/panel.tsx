@@ -102,7 +102,7 @@ function Figures({ of, seconds }: { of: MapNode | MapEdge; seconds: number }): R
   return (
     <>
       <dl className="stats">
-        <Stat label="Rate" value={rate(of.counts.total, seconds)} meaning="Averaged over the whole time range" />
+        <Stat label="Rate" value={rate(of.counts.total, seconds)} meaning="Averaged from the first call in the time range" />
         <Stat label="Calls" value={count(of.counts.total)} />
         <Stat label="OK" value={percent(okShare(of.counts))} {...(bad ? { tone: bad.outcome } : {})} />
       </dl>

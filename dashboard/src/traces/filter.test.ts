@@ -54,7 +54,7 @@ test('a selection on the map names the traces through it, clients aside', () => 
     counts,
     latency: { p50: 1, p90: 1, p99: 1, mean: 1 },
   });
-  const map = { nodes: [node('c', 'client', 'client'), node('w (unknown)', 'web'), node('k', 'cart')], edges: [] };
+  const map = { nodes: [node('c', 'client', 'client'), node('w (unknown)', 'web'), node('k', 'cart')], edges: [], seen: null };
   expect(filterOf(map, { kind: 'node', id: 'w (unknown)' })).toEqual({ service: 'web', callee: null });
   expect(filterOf(map, { kind: 'edge', source: 'w (unknown)', target: 'k' })).toEqual({ service: 'web', callee: 'cart' });
   expect(filterOf(map, { kind: 'edge', source: 'c', target: 'k' })).toEqual({ service: 'cart', callee: null });

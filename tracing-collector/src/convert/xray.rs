@@ -18,8 +18,6 @@ use crate::span::SpanId;
 use crate::span::TraceId;
 use crate::span::UNKNOWN_TYPE;
 
-/// The largest document accepted over TCP and HTTP; UDP has its own bound in the datagram.
-pub(crate) const MAX_DOCUMENT: usize = 1024 * 1024;
 const MAX_NAME: usize = 200;
 /// Year 2255: later is no time, and beyond 2554 nanoseconds would not fit.
 const LAST_SECOND: f64 = 9e9;
@@ -53,12 +51,14 @@ impl Refusal {
     }
 }
 
+/// The refusal of a document beyond `max` bytes; UDP has its own bound in the datagram.
+pub(crate) fn too_large(bytes: &[u8], max: usize) -> Option<Refusal> {
+    let detail = format!("{} bytes; --max-document accepts {max}", bytes.len());
+    (bytes.len() > max).then(|| Refusal::new(None, "SegmentTooLarge", false, &detail))
+}
+
 /// Reads one document.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
-    if bytes.len() > MAX_DOCUMENT {
-        let detail = format!("{} bytes; at most {MAX_DOCUMENT} are accepted", bytes.len());
-        return Err(Refusal::new(None, "SegmentTooLarge", false, &detail));
-    }
     let value: Value = serde_json::from_slice(bytes)
         .map_err(|error| Refusal::new(None, "ParseError", false, &format!("not JSON: {error}")))?;
     let Value::Object(mut members) = value else {
@@ -452,7 +452,8 @@ mod tests {
             "ParseError"
         );
         assert_eq!(
-            parse(&vec![b' '; MAX_DOCUMENT + 1])
+            too_large(b"12345", 4)
+                .map_or(Ok(Parsed::default()), Err)
                 .expect_err("too large")
                 .code,
             "SegmentTooLarge"

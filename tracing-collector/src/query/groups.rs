@@ -18,6 +18,7 @@ use crate::query::trace_summaries::filter;
 use crate::query::xray_api::ACCOUNT;
 use crate::query::xray_api::ApiError;
 use crate::query::xray_api::REGION;
+use crate::store::StoreError;
 
 const KIND: &str = "group";
 const DEFAULT: &str = "Default";
@@ -109,7 +110,7 @@ pub(super) fn delete(kept: &Kept, request: &Value) -> Result<Value, ApiError> {
 }
 
 /// Every group with its filter, for `group.name` in expressions.
-pub(super) fn filters(kept: &Kept) -> Result<Vec<GroupFilter>, ApiError> {
+pub(super) fn filters(kept: &Kept) -> Result<Vec<GroupFilter>, StoreError> {
     let groups = all(kept)?;
     Ok(groups.iter().map(group_filter).collect())
 }
@@ -129,7 +130,7 @@ fn group_filter(group: &Value) -> GroupFilter {
     }
 }
 
-pub(super) fn all(kept: &Kept) -> Result<Vec<Value>, ApiError> {
+pub(super) fn all(kept: &Kept) -> Result<Vec<Value>, StoreError> {
     let mut groups = kept.all(KIND)?;
     if !groups.iter().any(|group| group["GroupName"] == DEFAULT) {
         let default = json!({

@@ -12,13 +12,13 @@ use crate::store::Store;
 use crate::store::StoreError;
 
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     store: Arc<dyn Store>,
     turn: Arc<Mutex<()>>,
 }
 
 impl Kept {
-    pub(super) fn new(store: Arc<dyn Store>) -> Kept {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Kept {
         Kept {
             store,
             turn: Arc::default(),

@@ -2,6 +2,7 @@
 //! The collector's own API under `/pillion/v1`, for the dashboard, the demo and scripts: the collapsed map, lists of
 //! traces, one trace flat, intake counts. Times in are epoch seconds, durations out are milliseconds.
 
+mod list;
 mod map;
 mod traces;
 
@@ -26,23 +27,22 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::metrics::Metrics;
+use crate::query::groups;
+use crate::query::kept::Kept;
 use crate::query::window::window;
 use crate::span::TraceId;
-use crate::store::PlacedBy;
-use crate::store::Scan;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::Window;
 
 /// What is shown when no window was asked for.
 const DEFAULT_SECONDS: f64 = 300.0;
-const DEFAULT_TRACES: usize = 50;
-const MAX_TRACES: usize = 1000;
 
 #[derive(Clone)]
 pub(crate) struct PillionApi {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Metrics,
+    pub(crate) kept: Kept,
 }
 
 impl PillionApi {
@@ -52,6 +52,7 @@ impl PillionApi {
             .route("/pillion/v1/traces", get(trace_list))
             .route("/pillion/v1/traces/{id}", get(trace_page))
             .route("/pillion/v1/stats", get(stats))
+            .route("/pillion/v1/rejects", get(rejects))
             .with_state(self)
     }
 }
@@ -90,13 +91,19 @@ struct Asked {
     end: Option<f64>,
     collapse: Option<bool>,
     limit: Option<usize>,
+    next: Option<String>,
+    service: Option<String>,
+    outcome: Option<String>,
+    filter: Option<String>,
+    min_ms: Option<f64>,
+    max_ms: Option<f64>,
 }
 
 impl Asked {
     fn check(query: Result<Query<Asked>, QueryRejection>) -> Result<(Asked, Window), AskError> {
         let Query(asked) = query.map_err(|rejection| {
             AskError::Invalid(format!(
-                "{}; known: start, end (epoch seconds), collapse, limit",
+                "{}; known: start, end (epoch seconds), collapse, limit, next, service, outcome, filter, min_ms, max_ms",
                 rejection.body_text()
             ))
         })?;
@@ -149,18 +156,12 @@ async fn trace_list(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Answer {
     let (asked, window) = Asked::check(query)?;
-    let limit = asked.limit.unwrap_or(DEFAULT_TRACES).min(MAX_TRACES);
-    let scan = Scan {
-        window,
-        by: PlacedBy::Start,
-        after: None,
-        limit,
-    };
-    let page = blocking(move || api.store.summaries(&scan)).await?;
-    let traces: Vec<Value> = page.summaries.iter().map(traces::summary).collect();
-    Ok(fresh(
-        json!({"traces": traces, "more": page.next.is_some()}),
-    ))
+    let question = list::Question::check(&asked, window)?;
+    let found = blocking(move || {
+        let groups = groups::filters(&api.kept)?;
+        list::find(api.store.as_ref(), &groups, question)
+    });
+    Ok(fresh(found.await?.page()))
 }
 
 async fn trace_page(State(api): State<PillionApi>, Path(text): Path<String>) -> Answer {
@@ -172,6 +173,10 @@ async fn trace_page(State(api): State<PillionApi>, Path(text): Path<String>) -> 
         return Err(AskError::NoTrace(text));
     }
     Ok(fresh(traces::flat(id, stored)))
+}
+
+async fn rejects(State(api): State<PillionApi>) -> Response {
+    fresh(json!({"rejects": api.metrics.rejects.list()}))
 }
 
 async fn stats(State(api): State<PillionApi>) -> Response {

@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::post;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
+use http::Method;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 use serde_json::Value;
@@ -36,6 +36,7 @@ use crate::query::window::WindowError;
 use crate::receive::RETRY_AFTER_SECONDS;
 use crate::receive::documents::Documents;
 use crate::receive::documents::PutError;
+use crate::receive::documents::Read;
 use crate::store::Store;
 use crate::store::StoreError;
 
@@ -328,10 +329,10 @@ pub(crate) struct XrayApi {
 }
 
 impl XrayApi {
-    pub(crate) fn new(documents: Documents, store: Arc<dyn Store>) -> XrayApi {
+    pub(crate) fn new(documents: Documents, store: Arc<dyn Store>, kept: Kept) -> XrayApi {
         XrayApi {
             documents,
-            kept: Kept::new(Arc::clone(&store)),
+            kept,
             store,
             sampling: Sampling::default(),
             retrievals: Retrievals::default(),
@@ -368,8 +369,8 @@ impl XrayApi {
     }
 
     async fn answer(&self, operation: Operation, headers: &HeaderMap, body: Body) -> Response {
-        let bytes = match self.documents.read(headers, body).await {
-            Ok(bytes) => bytes,
+        let read = match self.documents.read(headers, body).await {
+            Ok(read) => read,
             Err(error) => {
                 if operation == Operation::PutTraceSegments {
                     self.documents.refuse(&error);
@@ -377,20 +378,20 @@ impl XrayApi {
                 return ApiError::from(error).into_response();
             }
         };
-        match self.run(operation, bytes).await {
+        match self.run(operation, read).await {
             Ok(answer) => axum::Json(answer).into_response(),
             Err(error) => error.into_response(),
         }
     }
 
-    async fn run(&self, operation: Operation, bytes: Bytes) -> Result<Value, ApiError> {
+    async fn run(&self, operation: Operation, read: Read) -> Result<Value, ApiError> {
         if operation == Operation::PutTraceSegments {
-            return Ok(self.documents.put(&bytes).await?);
+            return Ok(self.documents.put(read).await?);
         }
-        let request = if bytes.trim_ascii().is_empty() {
+        let request = if read.bytes.trim_ascii().is_empty() {
             json!({})
         } else {
-            parse(&bytes)?
+            parse(&read.bytes)?
         };
         let api = self.clone();
         let query = move || api.query(operation, &request);
@@ -478,8 +479,8 @@ async fn by_target(State(api): State<XrayApi>, headers: HeaderMap, body: Body) -
 }
 
 /// For a path that is no operation.
-pub(crate) fn no_such_operation(api: &XrayApi, path: &str) -> Response {
-    api.unknown(format!("no operation at POST {path}"))
+pub(crate) fn no_such_operation(api: &XrayApi, method: &Method, path: &str) -> Response {
+    api.unknown(format!("no operation at {method} {path}"))
         .into_response()
 }
 

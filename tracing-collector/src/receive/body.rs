@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reading the body of an HTTP request: bounded on the wire, bounded again when inflated, and only so many at once.
+//! Reading the body of a request: charged to the room byte by byte as it arrives, bounded on the wire and again when
+//! inflated. A body that trickles ends at a minimum rate, and sooner when its memory is wanted by others: so slow
+//! senders shut no door.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,21 +15,29 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
+use http_body::Frame;
+use http_body::SizeHint;
 use http_body_util::BodyExt;
-use http_body_util::LengthLimitError;
-use http_body_util::Limited;
-use tokio::sync::Semaphore;
-use tokio::sync::SemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::Instant;
+use tokio::time::Sleep;
+
+use crate::room::Account;
+use crate::room::NoRoom;
+use crate::room::Room;
 
 /// On the wire, and again inflated: a batch of an SDK is far below, a bomb is far above.
 pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
-/// Bodies being read at once, per door, and how long another waits for its turn.
-const AT_ONCE: usize = 32;
-const TURN: Duration = Duration::from_secs(1);
-/// A body that takes longer is held back on purpose, or will be sent again anyway.
-const WHOLE_BODY: Duration = Duration::from_secs(30);
+/// A slower body is held back on purpose, or comes from so far away that its sender gives up first.
+const LEAST_BYTES_PER_SECOND: f64 = 16.0 * 1024.0;
+/// Before the rate counts: connections begin slowly.
+const GRACE: Duration = Duration::from_secs(5);
+/// While others are refused for want of room, a body gets no more than this.
+const CROWDED_GRACE: Duration = Duration::from_secs(2);
+const CROWDED_MS: u64 = 1000;
+const TICK: Duration = Duration::from_millis(250);
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const INFLATE_STEP: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
@@ -32,73 +45,162 @@ pub(super) enum BodyError {
     TooLarge,
     #[error("the body is larger than {MAX_BODY} bytes when inflated")]
     TooLargeInflated,
-    #[error("the body is not the gzip that content-encoding says: {0}")]
-    NotGzip(std::io::Error),
-    #[error("content-encoding {0:?} is not supported; send gzip or none")]
+    #[error("the body is not the {0} that content-encoding says: {1}")]
+    NotAsEncoded(&'static str, std::io::Error),
+    #[error("content-encoding {0:?} is not supported; send gzip, zstd or none")]
     Encoding(String),
-    #[error("the body broke off, or took longer than {} seconds", WHOLE_BODY.as_secs())]
+    #[error("the body broke off")]
     BrokeOff,
-    #[error("too many requests are being read; try again in a second")]
-    Busy,
+    #[error("the body came too slowly; send at least {LEAST_BYTES_PER_SECOND} bytes a second")]
+    TooSlow,
+    #[error(transparent)]
+    Busy(#[from] NoRoom),
 }
 
-/// How many bodies one door reads at once.
-#[derive(Clone)]
-pub(super) struct Reading(Arc<Semaphore>);
+/// A body that pays for what it brings.
+pub(super) struct Paying<B> {
+    inner: B,
+    account: Account,
+    seen: usize,
+    began: Instant,
+    tick: Pin<Box<Sleep>>,
+}
 
-impl Reading {
-    pub(super) fn new() -> Reading {
-        Reading(Arc::new(Semaphore::new(AT_ONCE)))
-    }
-
-    async fn enter(&self) -> Result<SemaphorePermit<'_>, BodyError> {
-        match timeout(TURN, self.0.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(BodyError::Busy),
+impl<B> Paying<B> {
+    pub(super) fn new(inner: B, account: Account) -> Paying<B> {
+        Paying {
+            inner,
+            account,
+            seen: 0,
+            began: Instant::now(),
+            tick: Box::pin(tokio::time::sleep(TICK)),
         }
     }
 
-    /// The whole body, inflated.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, BodyError> {
-        let _place = self.enter().await?;
-        let gzip = match headers
-            .get(CONTENT_ENCODING)
-            .map(|value| value.to_str().unwrap_or("?"))
-        {
-            None | Some("" | "identity") => false,
-            Some(value) if value.eq_ignore_ascii_case("gzip") => true,
-            Some(other) => return Err(BodyError::Encoding(other.to_owned())),
+    fn in_time(&self) -> Result<(), BodyError> {
+        let age = self.began.elapsed();
+        if age > CROWDED_GRACE && self.account.room().crowded(CROWDED_MS) {
+            return Err(BodyError::Busy(NoRoom));
+        }
+        let allowed = GRACE.as_secs_f64() + self.seen as f64 / LEAST_BYTES_PER_SECOND;
+        if age.as_secs_f64() > allowed {
+            return Err(BodyError::TooSlow);
+        }
+        Ok(())
+    }
+}
+
+impl<B> http_body::Body for Paying<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        while self.tick.as_mut().poll(context).is_ready() {
+            self.in_time()?;
+            self.tick.as_mut().reset(Instant::now() + TICK);
+        }
+        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+            None => return Poll::Ready(None),
+            Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::BrokeOff))),
+            Some(Ok(frame)) => frame,
         };
-        let collected = timeout(WHOLE_BODY, Limited::new(body, MAX_BODY).collect()).await;
-        let collected = collected.map_err(|_| BodyError::BrokeOff)?;
-        let bytes = collected.map_err(|error| {
-            if error.downcast_ref::<LengthLimitError>().is_some() {
-                BodyError::TooLarge
-            } else {
-                BodyError::BrokeOff
+        self.seen += frame.data_ref().map_or(0, Bytes::len);
+        if self.seen > MAX_BODY {
+            return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        }
+        self.account.cover(self.seen)?;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A whole body, and what it is charged to until it is stored.
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    pub(super) account: Account,
+}
+
+/// The whole body, inflated.
+pub(super) async fn read(room: &Room, headers: &HeaderMap, body: Body) -> Result<Whole, BodyError> {
+    let encoding = match headers
+        .get(CONTENT_ENCODING)
+        .map(|value| value.to_str().unwrap_or("?"))
+    {
+        None | Some("" | "identity") => Encoding::Plain,
+        Some(value) if value.eq_ignore_ascii_case("gzip") => Encoding::Gzip,
+        Some(value) if value.eq_ignore_ascii_case("zstd") => Encoding::Zstd,
+        Some(other) => return Err(BodyError::Encoding(other.to_owned())),
+    };
+    let account = room.account();
+    let mut body = Paying::new(body, account.clone());
+    // Copied together: a slice of a stranger's choosing may hold a buffer many times its size.
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    let bytes = encoding.inflate(bytes, &account)?;
+    Ok(Whole { bytes, account })
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    /// Some exporters announce an encoding and send plain bytes.
+    fn inflate(self, bytes: Vec<u8>, account: &Account) -> Result<Bytes, BodyError> {
+        match self {
+            Encoding::Gzip if bytes.starts_with(&GZIP_MAGIC) => {
+                inflate("gzip", MultiGzDecoder::new(bytes.as_slice()), account)
             }
-        })?;
-        let bytes = bytes.to_bytes();
-        // Some exporters announce gzip and send plain bytes.
-        if gzip && bytes.starts_with(&GZIP_MAGIC) {
-            inflate(&bytes)
-        } else {
-            Ok(bytes)
+            Encoding::Zstd if bytes.starts_with(&ZSTD_MAGIC) => {
+                let reader = zstd::Decoder::with_buffer(bytes.as_slice())
+                    .map_err(|error| BodyError::NotAsEncoded("zstd", error))?;
+                inflate("zstd", reader, account)
+            }
+            Encoding::Plain | Encoding::Gzip | Encoding::Zstd => Ok(Bytes::from(bytes)),
         }
     }
 }
 
-fn inflate(bytes: &[u8]) -> Result<Bytes, BodyError> {
-    let mut inflated = Vec::with_capacity(bytes.len() * 3);
-    let limit = MAX_BODY as u64 + 1;
-    MultiGzDecoder::new(bytes)
-        .take(limit)
-        .read_to_end(&mut inflated)
-        .map_err(BodyError::NotGzip)?;
-    if inflated.len() > MAX_BODY {
-        Err(BodyError::TooLargeInflated)
-    } else {
-        Ok(Bytes::from(inflated))
+fn inflate(
+    name: &'static str,
+    mut reader: impl Read,
+    account: &Account,
+) -> Result<Bytes, BodyError> {
+    let mut inflated = Vec::new();
+    loop {
+        let before = inflated.len();
+        reader
+            .by_ref()
+            .take(INFLATE_STEP as u64)
+            .read_to_end(&mut inflated)
+            .map_err(|error| BodyError::NotAsEncoded(name, error))?;
+        if inflated.len() == before {
+            return Ok(Bytes::from(inflated));
+        }
+        if inflated.len() > MAX_BODY {
+            return Err(BodyError::TooLargeInflated);
+        }
+        account.cover(inflated.len())?;
     }
 }
 
@@ -111,10 +213,18 @@ mod tests {
 
     use super::*;
 
+    fn room() -> Room {
+        Room::new(64 * 1024 * 1024)
+    }
+
     fn gzip(plain: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(plain).expect("writing to memory");
         encoder.finish().expect("writing to memory")
+    }
+
+    fn zstd(plain: &[u8]) -> Vec<u8> {
+        zstd::encode_all(plain, 1).expect("writing to memory")
     }
 
     fn headers(encoding: &'static str) -> HeaderMap {
@@ -123,31 +233,95 @@ mod tests {
 
     #[tokio::test]
     async fn a_bomb_is_stopped_at_the_limit() {
-        let bomb = gzip(&vec![0; MAX_BODY + 1]);
-        assert!(bomb.len() < MAX_BODY / 100);
-        let read = Reading::new()
-            .read(&headers("gzip"), Body::from(bomb))
-            .await;
-        assert!(matches!(read, Err(BodyError::TooLargeInflated)), "{read:?}");
-    }
-
-    #[tokio::test]
-    async fn gzip_is_inflated_and_announced_gzip_that_is_plain_is_taken_as_it_is() {
-        for sent in [gzip(b"{}"), b"{}".to_vec()] {
-            let read = Reading::new()
-                .read(&headers("gzip"), Body::from(sent))
-                .await;
-            assert_eq!(read.expect("readable"), "{}");
+        let plain = vec![0; MAX_BODY + 1];
+        for (name, bomb) in [("gzip", gzip(&plain)), ("zstd", zstd(&plain))] {
+            assert!(bomb.len() < MAX_BODY / 100);
+            let read = read(&room(), &headers(name), Body::from(bomb)).await;
+            assert!(
+                matches!(read, Err(BodyError::TooLargeInflated)),
+                "{:?}",
+                read.err()
+            );
         }
     }
 
     #[tokio::test]
-    async fn damaged_gzip_and_other_encodings_are_refused() {
-        let mut cut = gzip(b"{\"resourceSpans\":[]}");
-        cut.truncate(12);
-        let read = Reading::new().read(&headers("gzip"), Body::from(cut)).await;
-        assert!(matches!(read, Err(BodyError::NotGzip(_))), "{read:?}");
-        let read = Reading::new().read(&headers("br"), Body::from("x")).await;
-        assert!(matches!(read, Err(BodyError::Encoding(_))), "{read:?}");
+    async fn a_bomb_is_stopped_where_the_room_ends() {
+        let bomb = gzip(&vec![0; 4 * 1024 * 1024]);
+        let room = Room::new(1024 * 1024);
+        let read = read(&room, &headers("gzip"), Body::from(bomb)).await;
+        assert!(matches!(read, Err(BodyError::Busy(_))), "{:?}", read.err());
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_is_inflated_and_what_is_plain_all_the_same_is_taken_as_it_is() {
+        for (name, sent) in [
+            ("gzip", gzip(b"{}")),
+            ("gzip", b"{}".to_vec()),
+            ("ZSTD", zstd(b"{}")),
+            ("zstd", b"{}".to_vec()),
+        ] {
+            let read = read(&room(), &headers(name), Body::from(sent)).await;
+            assert_eq!(read.expect("readable").bytes, "{}");
+        }
+    }
+
+    #[tokio::test]
+    async fn damaged_bodies_and_other_encodings_are_refused() {
+        for (name, mut sent) in [
+            ("gzip", gzip(b"{\"resourceSpans\":[]}")),
+            ("zstd", zstd(b"{\"resourceSpans\":[]}")),
+        ] {
+            sent.truncate(12);
+            let read = read(&room(), &headers(name), Body::from(sent)).await;
+            assert!(
+                matches!(read, Err(BodyError::NotAsEncoded(..))),
+                "{:?}",
+                read.err()
+            );
+        }
+        let read = read(&room(), &headers("br"), Body::from("x")).await;
+        assert!(
+            matches!(read, Err(BodyError::Encoding(_))),
+            "{:?}",
+            read.err()
+        );
+    }
+
+    /// Sends a little, then nothing.
+    fn stalled() -> Body {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, BodyError>>(1);
+        sender
+            .try_send(Ok(Bytes::from_static(b"{")))
+            .expect("there is a place");
+        let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        // Never dropped, so that the body never ends.
+        std::mem::forget(sender);
+        Body::from_stream(stream)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up() {
+        let began = Instant::now();
+        let read = read(&room(), &HeaderMap::new(), stalled()).await;
+        assert!(matches!(read, Err(BodyError::TooSlow)), "{:?}", read.err());
+        assert!(began.elapsed() < Duration::from_secs(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_bodies_make_room_for_others() {
+        let room = Room::new(3 * 1024);
+        let slow = {
+            let room = room.clone();
+            tokio::spawn(async move { read(&room, &HeaderMap::new(), stalled()).await })
+        };
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        let none = HeaderMap::new();
+        let large = || read(&room, &none, Body::from(vec![b'x'; 1000]));
+        assert!(large().await.is_err(), "the slow body is in the way");
+        let slow = slow.await.expect("it ended");
+        assert!(matches!(slow, Err(BodyError::Busy(_))), "{:?}", slow.err());
+        assert!(large().await.is_ok());
     }
 }

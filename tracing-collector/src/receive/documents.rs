@@ -14,16 +14,23 @@ use crate::convert::xray::Refusal;
 use crate::metrics::Reason;
 use crate::metrics::Source;
 use crate::pipeline::Pipeline;
+use crate::receive::body;
 use crate::receive::body::BodyError;
-use crate::receive::body::Reading;
+use crate::room::Account;
 use crate::span::Span;
 
 /// What both doors for documents need.
 #[derive(Clone)]
 pub(crate) struct Documents {
     pipeline: Pipeline,
-    reading: Reading,
     source: Source,
+    max_document: usize,
+}
+
+/// The body of any X-Ray operation, inflated, and what it is charged to.
+pub(crate) struct Read {
+    pub(crate) bytes: Bytes,
+    account: Account,
 }
 
 /// Nothing of the request was stored.
@@ -46,28 +53,31 @@ struct Request {
 }
 
 impl Documents {
-    pub(crate) fn new(pipeline: Pipeline, source: Source) -> Documents {
+    pub(crate) fn new(pipeline: Pipeline, source: Source, max_document: usize) -> Documents {
         Documents {
             pipeline,
-            reading: Reading::new(),
             source,
+            max_document,
         }
     }
 
-    /// The body of any X-Ray operation, bounded and inflated.
-    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, PutError> {
-        self.reading
-            .read(headers, body)
-            .await
-            .map_err(|error| match error {
-                BodyError::TooLarge | BodyError::TooLargeInflated => {
-                    PutError::TooLarge(error.to_string())
-                }
-                BodyError::Busy => PutError::Busy(error.to_string()),
-                BodyError::NotGzip(_) | BodyError::Encoding(_) | BodyError::BrokeOff => {
-                    PutError::Shape(error.to_string())
-                }
-            })
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Read, PutError> {
+        let whole = body::read(self.pipeline.room(), headers, body).await;
+        let whole = whole.map_err(|error| {
+            let message = error.to_string();
+            match error {
+                BodyError::TooLarge | BodyError::TooLargeInflated => PutError::TooLarge(message),
+                BodyError::Busy(_) => PutError::Busy(message),
+                BodyError::NotAsEncoded(..)
+                | BodyError::Encoding(_)
+                | BodyError::BrokeOff
+                | BodyError::TooSlow => PutError::Shape(message),
+            }
+        })?;
+        Ok(Read {
+            bytes: whole.bytes,
+            account: whole.account,
+        })
     }
 
     /// Counts a request that could not be read.
@@ -78,12 +88,16 @@ impl Documents {
             PutError::Busy(_) => Reason::QueueFull,
             PutError::Store(_) => Reason::Store,
         };
-        self.pipeline.metrics().received(self.source, 1);
-        self.pipeline.metrics().rejected(self.source, reason, 1);
+        let metrics = self.pipeline.metrics();
+        metrics.received(self.source, 1);
+        metrics.rejected(self.source, reason, 1);
+        metrics
+            .rejects
+            .note(self.source, reason, &error.to_string(), b"");
     }
 
-    pub(crate) async fn put(&self, bytes: &[u8]) -> Result<Value, PutError> {
-        let request: Request = serde_json::from_slice(bytes).map_err(|error| {
+    pub(crate) async fn put(&self, read: Read) -> Result<Value, PutError> {
+        let request: Request = serde_json::from_slice(&read.bytes).map_err(|error| {
             let error = PutError::Shape(error.to_string());
             self.refuse(&error);
             error
@@ -91,24 +105,41 @@ impl Documents {
         let metrics = self.pipeline.metrics();
         let mut spans: Vec<Span> = Vec::new();
         let mut refused: Vec<Refusal> = Vec::new();
-        let mut good = 0;
+        let (mut good, mut too_large) = (0, 0);
+        let rejects = &metrics.rejects;
         for document in &request.documents {
+            let note = |refusal: &Refusal, reason| {
+                rejects.note(self.source, reason, &refusal.message, document.as_bytes());
+            };
+            if let Some(refusal) = xray::too_large(document.as_bytes(), self.max_document) {
+                too_large += 1;
+                note(&refusal, Reason::TooLarge);
+                refused.push(refusal);
+                continue;
+            }
             match xray::parse(document.as_bytes()) {
                 Ok(parsed) => {
                     good += 1;
                     metrics.clamped(self.source, parsed.clamped);
                     spans.extend(parsed.spans);
+                    for refusal in &parsed.refused {
+                        note(refusal, Reason::Invalid);
+                    }
                     refused.extend(parsed.refused);
                 }
-                Err(refusal) => refused.push(refusal),
+                Err(refusal) => {
+                    note(&refusal, Reason::Invalid);
+                    refused.push(refusal);
+                }
             }
         }
         metrics.received(self.source, good + refused.len());
-        metrics.rejected(self.source, Reason::Invalid, refused.len());
+        metrics.rejected(self.source, Reason::TooLarge, too_large);
+        metrics.rejected(self.source, Reason::Invalid, refused.len() - too_large);
         if good > 0 {
             let receipt = self
                 .pipeline
-                .submit(self.source, spans, good, bytes.len())
+                .submit(self.source, spans, good, read.account)
                 .map_err(|full| {
                     metrics.rejected(self.source, Reason::QueueFull, good);
                     PutError::Busy(full.to_string())

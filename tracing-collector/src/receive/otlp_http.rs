@@ -23,25 +23,15 @@ use crate::metrics::Reason;
 use crate::metrics::Source;
 use crate::pipeline::Pipeline;
 use crate::receive::RETRY_AFTER_SECONDS;
+use crate::receive::body;
 use crate::receive::body::BodyError;
-use crate::receive::body::Reading;
 use crate::receive::otlp_grpc::Refused;
 use crate::receive::otlp_grpc::accept;
 
-#[derive(Clone)]
-struct Door {
-    pipeline: Pipeline,
-    reading: Reading,
-}
-
 pub(crate) fn router(pipeline: Pipeline) -> Router {
-    let door = Door {
-        pipeline,
-        reading: Reading::new(),
-    };
     Router::new()
         .route("/v1/traces", post(traces))
-        .with_state(door)
+        .with_state(pipeline)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,26 +72,26 @@ const INVALID_ARGUMENT: i32 = 3;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const UNAVAILABLE: i32 = 14;
 
-async fn traces(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
+async fn traces(State(pipeline): State<Pipeline>, headers: HeaderMap, body: Body) -> Response {
     let Some(form) = Form::of(&headers) else {
         let message = "content-type must be application/x-protobuf or application/json";
         return refuse(
-            &door,
+            &pipeline,
             Form::Json,
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Reason::Invalid,
             message,
         );
     };
-    let bytes = match door.reading.read(&headers, body).await {
-        Ok(bytes) => bytes,
-        Err(error) => return refuse_body(&door, form, &error),
+    let whole = match body::read(pipeline.room(), &headers, body).await {
+        Ok(whole) => whole,
+        Err(error) => return refuse_body(&pipeline, form, &error),
     };
-    let request = match decode(form, &bytes) {
+    let request = match decode(form, &whole.bytes) {
         Ok(request) => request,
         Err(message) => {
             return refuse(
-                &door,
+                &pipeline,
                 form,
                 StatusCode::BAD_REQUEST,
                 Reason::Invalid,
@@ -109,7 +99,7 @@ async fn traces(State(door): State<Door>, headers: HeaderMap, body: Body) -> Res
             );
         }
     };
-    match accept(&door.pipeline, Source::OtlpHttp, request).await {
+    match accept(&pipeline, Source::OtlpHttp, request, whole.account).await {
         Ok(answer) => accepted(form, &answer),
         Err(Refused::Busy(why)) => error(form, StatusCode::TOO_MANY_REQUESTS, &why),
         Err(Refused::Store(why)) => error(form, StatusCode::SERVICE_UNAVAILABLE, &why),
@@ -172,24 +162,33 @@ fn accepted(form: Form, answer: &ExportTraceServiceResponse) -> Response {
     (StatusCode::OK, [(CONTENT_TYPE, form.content_type())], body).into_response()
 }
 
-fn refuse_body(door: &Door, form: Form, error: &BodyError) -> Response {
+fn refuse_body(pipeline: &Pipeline, form: Form, error: &BodyError) -> Response {
     let (status, reason) = match error {
         BodyError::TooLarge | BodyError::TooLargeInflated => {
             (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
         }
         BodyError::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Reason::Invalid),
-        BodyError::NotGzip(_) | BodyError::BrokeOff => (StatusCode::BAD_REQUEST, Reason::Invalid),
-        BodyError::Busy => (StatusCode::TOO_MANY_REQUESTS, Reason::QueueFull),
+        BodyError::NotAsEncoded(..) | BodyError::BrokeOff => {
+            (StatusCode::BAD_REQUEST, Reason::Invalid)
+        }
+        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, Reason::Invalid),
+        BodyError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, Reason::QueueFull),
     };
-    refuse(door, form, status, reason, &error.to_string())
+    refuse(pipeline, form, status, reason, &error.to_string())
 }
 
 /// A body that nobody could look into counts as one.
-fn refuse(door: &Door, form: Form, status: StatusCode, reason: Reason, message: &str) -> Response {
-    door.pipeline.metrics().received(Source::OtlpHttp, 1);
-    door.pipeline
-        .metrics()
-        .rejected(Source::OtlpHttp, reason, 1);
+fn refuse(
+    pipeline: &Pipeline,
+    form: Form,
+    status: StatusCode,
+    reason: Reason,
+    message: &str,
+) -> Response {
+    let metrics = pipeline.metrics();
+    metrics.received(Source::OtlpHttp, 1);
+    metrics.rejected(Source::OtlpHttp, reason, 1);
+    metrics.rejects.note(Source::OtlpHttp, reason, message, b"");
     error(form, status, message)
 }
 

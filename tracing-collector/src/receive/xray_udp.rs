@@ -21,11 +21,13 @@ use crate::metrics::Metrics;
 use crate::metrics::Reason;
 use crate::metrics::Source;
 use crate::pipeline::Pipeline;
+use crate::span::Span;
 
 /// The kernel doubles it and caps it at `net.core.rmem_max`; bursts of SDKs are short.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 const MAX_DATAGRAM: usize = 65_536;
 const KERNEL_DROPS_EVERY: Duration = Duration::from_millis(500);
+const SLOW_US: u64 = 1_000_000;
 
 /// The socket that could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +80,10 @@ fn take(datagram: &[u8], sender: SocketAddr, pipeline: &Pipeline) {
         Err(error) => {
             metrics.received(source, 1);
             metrics.rejected(source, Reason::Invalid, 1);
-            tracing::debug!(%error, %sender, "datagram rejected");
+            let why = format!("from {sender}: {error}");
+            metrics
+                .rejects
+                .note(source, Reason::Invalid, &why, datagram);
             return;
         }
     };
@@ -86,20 +91,39 @@ fn take(datagram: &[u8], sender: SocketAddr, pipeline: &Pipeline) {
         Ok(parsed) => {
             metrics.received(source, 1 + parsed.refused.len());
             metrics.rejected(source, Reason::Invalid, parsed.refused.len());
+            for refusal in &parsed.refused {
+                let why = format!("from {sender}: {}", refusal.message);
+                metrics
+                    .rejects
+                    .note(source, Reason::Invalid, &why, document);
+            }
             metrics.clamped(source, parsed.clamped);
-            if pipeline
-                .submit(source, parsed.spans, 1, datagram.len())
-                .is_err()
-            {
+            let account = pipeline.room().account();
+            let covered = if parsed.spans.iter().any(worth_most) {
+                account.cover(datagram.len())
+            } else {
+                account.cover_ordinary(datagram.len())
+            };
+            let taken = covered.and_then(|()| pipeline.submit(source, parsed.spans, 1, account));
+            if taken.is_err() {
                 metrics.dropped(source, Reason::QueueFull, 1);
             }
         }
         Err(refusal) => {
             metrics.received(source, 1);
             metrics.rejected(source, Reason::Invalid, 1);
-            tracing::debug!(code = refusal.code, why = refusal.message, %sender, "document rejected");
+            let why = format!("from {sender}: {}", refusal.message);
+            metrics
+                .rejects
+                .note(source, Reason::Invalid, &why, document);
         }
     }
+}
+
+/// What is lost last when something must be: nobody can be told to send it again.
+fn worth_most(span: &Span) -> bool {
+    let flags = span.flags;
+    flags.fault || flags.error || span.duration_us().is_some_and(|us| us >= SLOW_US)
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

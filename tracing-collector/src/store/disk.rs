@@ -1,26 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The store on fjall. Per UTC day of arrival there are five keyspaces, named `<day>.<letter>`:
-//! `t` trace, span, complete? → span · `c` trace → row and contributions · `s` places in time → trace ·
-//! `g` minute, key → counts · `u` traces with spans not settled; besides them `m`, what belongs to no day. [`settle`] writes the last four, [`scan`] reads them.
+//! The store on fjall: [`engine`] while it is open, and the way back after a write failed. fjall refuses every write
+//! after the first that failed, for it cannot know what reached the disk; opening the folder anew replays what did.
 
+mod engine;
 mod scan;
 mod settle;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use fjall::Database;
-use fjall::Keyspace;
-use fjall::KeyspaceCreateOptions;
-use fjall::PersistMode;
 use parking_lot::RwLock;
 
 use crate::graph::Totals;
 use crate::span::Span;
-use crate::span::SpanId;
 use crate::span::TraceId;
 use crate::store::Page;
 use crate::store::Scan;
@@ -28,214 +22,83 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::StoredTrace;
 use crate::store::Window;
-use crate::store::record;
+use crate::store::disk::engine::Engine;
 use crate::summary::Summary;
-use crate::summary::evaluate;
-use crate::trace::Trace;
 
-/// No reader wants more of one trace, and a stranger could send any number under one id.
-const MAX_SPANS_PER_TRACE: usize = 50_000;
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
-const DAY_SECONDS: u64 = 86_400;
-const LETTERS: [&str; 5] = ["t", "c", "s", "g", "u"];
+/// Space for this much is tried before the folder is opened anew: opening writes too.
+const PROBE_BYTES: usize = 4 * 1024 * 1024;
+const PROBE: &str = ".room-to-write";
 
-/// Days since the epoch.
-type Day = u32;
+/// Where the store lies and what it may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) path: PathBuf,
+    pub(crate) retention: Duration,
+    /// For caches and what is not on disk yet.
+    pub(crate) memory: u64,
+}
 
 pub(crate) struct Disk {
-    database: Database,
-    /// `m`: kind, name → what is kept.
-    kept: Keyspace,
-    days: RwLock<BTreeMap<Day, Arc<DayKeyspaces>>>,
-    retention: Duration,
-}
-
-struct DayKeyspaces {
-    spans: Keyspace,
-    rows: Keyspace,
-    places: Keyspace,
-    graph: Keyspace,
-    unsettled: Keyspace,
-}
-
-fn writing(source: fjall::Error) -> StoreError {
-    StoreError::Write { source }
-}
-
-fn reading(source: fjall::Error) -> StoreError {
-    StoreError::Read { source }
+    settings: Settings,
+    /// Readers share it; `recover` alone replaces it. `None` while opening it anew fails.
+    engine: RwLock<Option<Engine>>,
 }
 
 impl Disk {
-    /// Opens or creates the store in `path`, which one process at a time may hold.
-    pub(crate) fn open(path: &Path, retention: Duration) -> Result<Disk, StoreError> {
-        let opening = |source| StoreError::Open {
-            path: path.display().to_string(),
-            source,
-        };
-        let database = Database::builder(path)
-            .cache_size(CACHE_BYTES)
-            .open()
-            .map_err(opening)?;
-        let kept = database
-            .keyspace("m", KeyspaceCreateOptions::default)
-            .map_err(opening)?;
-        let disk = Disk {
-            database,
-            kept,
-            days: RwLock::default(),
-            retention,
-        };
-        for name in disk.database.list_keyspace_names() {
-            let day = name.split_once('.').and_then(|(day, _)| day.parse().ok());
-            if let Some(day) = day {
-                disk.day(day).map_err(|error| match error {
-                    StoreError::Write { source } => opening(source),
-                    other => other,
-                })?;
-            }
-        }
-        Ok(disk)
+    /// Opens or creates the store, which one process at a time may hold.
+    pub(crate) fn open(settings: Settings) -> Result<Disk, StoreError> {
+        let engine = Engine::open(&settings)?;
+        Ok(Disk {
+            settings,
+            engine: RwLock::new(Some(engine)),
+        })
     }
 
-    /// The keyspaces of a day, made on first use.
-    fn day(&self, day: Day) -> Result<Arc<DayKeyspaces>, StoreError> {
-        if let Some(found) = self.days.read().get(&day) {
-            return Ok(Arc::clone(found));
-        }
-        let open = |letter: &str| {
-            self.database
-                .keyspace(&format!("{day}.{letter}"), KeyspaceCreateOptions::default)
-                .map_err(writing)
-        };
-        let [spans, rows, places, graph, unsettled] = LETTERS;
-        let keyspaces = Arc::new(DayKeyspaces {
-            spans: open(spans)?,
-            rows: open(rows)?,
-            places: open(places)?,
-            graph: open(graph)?,
-            unsettled: open(unsettled)?,
-        });
-        self.days.write().insert(day, Arc::clone(&keyspaces));
-        Ok(keyspaces)
-    }
-
-    /// Oldest first.
-    fn all_days(&self) -> Vec<(Day, Arc<DayKeyspaces>)> {
-        self.days
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Engine) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.engine
             .read()
-            .iter()
-            .map(|(day, keyspaces)| (*day, Arc::clone(keyspaces)))
-            .collect()
+            .as_ref()
+            .map_or(Err(StoreError::Closed), work)
     }
 
-    fn append_on(&self, day: Day, spans: &[Span]) -> Result<(), StoreError> {
-        let keyspaces = self.day(day)?;
-        let mut batch = self
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
-        for span in spans {
-            batch.insert(&keyspaces.spans, span_key(span), record::encode_span(span));
-            batch.insert(
-                &keyspaces.unsettled,
-                &span.trace.0.to_be_bytes()[..],
-                &[][..],
-            );
-        }
-        batch.commit().map_err(writing)
-    }
-
-    fn expire_days_before(&self, first_kept: Day) -> Result<usize, StoreError> {
-        let gone: Vec<(Day, Arc<DayKeyspaces>)> = self
-            .all_days()
-            .into_iter()
-            .take_while(|(day, _)| *day < first_kept)
-            .collect();
-        for (day, keyspaces) in &gone {
-            // Out of readers' sight first, so that none begins on a keyspace that is going.
-            self.days.write().remove(day);
-            for keyspace in [
-                &keyspaces.spans,
-                &keyspaces.rows,
-                &keyspaces.places,
-                &keyspaces.graph,
-                &keyspaces.unsettled,
-            ] {
-                self.database
-                    .delete_keyspace(keyspace.clone())
-                    .map_err(writing)?;
-            }
-        }
-        Ok(gone.len())
-    }
-}
-
-impl DayKeyspaces {
-    /// Adds this day's spans of a trace; says whether all of them fitted.
-    fn read_spans(&self, id: TraceId, into: &mut Vec<Span>) -> Result<bool, StoreError> {
-        for pair in self.spans.prefix(id.0.to_be_bytes()) {
-            if into.len() >= MAX_SPANS_PER_TRACE {
-                return Ok(false);
-            }
-            let (key, value) = pair.into_inner().map_err(reading)?;
-            let span = parse_span_key(&key).and_then(|span| record::decode_span(id, span, &value));
-            into.push(span.ok_or(StoreError::Record { what: "a span" })?);
-        }
-        Ok(true)
-    }
-
-    /// Rows of before parts were kept get them from the trace's spans, which lie in the same day.
-    fn row(&self, id: TraceId) -> Result<Option<crate::summary::Evaluated>, StoreError> {
-        let Some(bytes) = self.rows.get(id.0.to_be_bytes()).map_err(reading)? else {
-            return Ok(None);
+    fn probe(&self) -> Result<(), StoreError> {
+        let path = self.settings.path.join(PROBE);
+        let write = || {
+            let mut file = std::fs::File::create(&path)?;
+            file.write_all(&vec![0; PROBE_BYTES])?;
+            file.sync_all()
         };
-        let (mut row, whole) = record::decode_trace(id, &bytes).ok_or(StoreError::Record {
-            what: "a trace's row",
-        })?;
-        if !whole {
-            let mut spans = Vec::new();
-            self.read_spans(id, &mut spans)?;
-            let anew = evaluate(&Trace::assemble(id, spans), 0, false).summary;
-            row.summary.parts = anew.parts;
-            row.summary.causes = anew.causes;
-        }
-        Ok(Some(row))
+        let written = write();
+        let removed = std::fs::remove_file(&path);
+        written.and(removed).map_err(|source| StoreError::NoRoom {
+            path: self.settings.path.display().to_string(),
+            source,
+        })
     }
 }
 
 impl Store for Disk {
     fn append(&self, spans: &[Span]) -> Result<(), StoreError> {
-        self.append_on(day_of(SystemTime::now()), spans)
+        self.with(|engine| engine.append(spans))
     }
 
     fn unsettled(&self) -> Result<Vec<TraceId>, StoreError> {
-        let mut found = Vec::new();
-        for (_, keyspaces) in self.all_days() {
-            for pair in keyspaces.unsettled.iter() {
-                let key = pair.key().map_err(reading)?;
-                found.push(trace_id(&key).ok_or(StoreError::Record {
-                    what: "an unsettled mark",
-                })?);
-            }
-        }
-        Ok(found)
+        self.with(Engine::unsettled)
     }
 
     fn settle(&self, traces: &[TraceId]) -> Result<(), StoreError> {
-        settle::settle(self, traces)
+        self.with(|engine| settle::settle(engine, traces))
     }
 
     fn trace(&self, id: TraceId) -> Result<StoredTrace, StoreError> {
-        let mut stored = StoredTrace::default();
-        for (_, keyspaces) in self.all_days() {
-            stored.truncated |= !keyspaces.read_spans(id, &mut stored.spans)?;
-        }
-        Ok(stored)
+        self.with(|engine| engine.trace(id))
     }
 
     fn graph(&self, window: Window) -> Result<Totals, StoreError> {
-        scan::graph(self, window)
+        self.with(|engine| scan::graph(engine, window))
     }
 
     fn graph_of(
@@ -243,74 +106,35 @@ impl Store for Disk {
         window: Window,
         wanted: &dyn Fn(&Summary) -> bool,
     ) -> Result<Totals, StoreError> {
-        scan::graph_of(self, window, wanted)
+        self.with(|engine| scan::graph_of(engine, window, wanted))
     }
 
     fn summaries(&self, scan: &Scan) -> Result<Page, StoreError> {
-        scan::summaries(self, scan)
+        self.with(|engine| scan::summaries(engine, scan))
     }
 
     fn expire(&self, now: SystemTime) -> Result<usize, StoreError> {
-        let oldest = now
-            .checked_sub(self.retention)
-            .unwrap_or(SystemTime::UNIX_EPOCH);
-        self.expire_days_before(day_of(oldest))
+        self.with(|engine| engine.expire(now))
     }
 
     fn kept(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let prefix = kept_key(kind, "");
-        let mut found = Vec::new();
-        for pair in self.kept.prefix(&prefix) {
-            let (key, value) = pair.into_inner().map_err(reading)?;
-            let name = key.get(prefix.len()..).unwrap_or_default();
-            found.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
-        }
-        Ok(found)
+        self.with(|engine| engine.kept(kind))
     }
 
     fn keep(&self, kind: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
-        let mut batch = self
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
-        let key = kept_key(kind, name);
-        match value {
-            Some(value) => batch.insert(&self.kept, key, value),
-            None => batch.remove(&self.kept, key),
-        }
-        batch.commit().map_err(writing)
+        let keep = || self.with(|engine| engine.keep(kind, name, value));
+        // Spans that do not come would not bring the store back.
+        keep().or_else(|error| self.recover().map_or(Err(error), |()| keep()))
     }
-}
 
-/// No kind has a zero byte in it, so none is the beginning of another.
-fn kept_key(kind: &str, name: &str) -> Vec<u8> {
-    [kind.as_bytes(), &[0], name.as_bytes()].concat()
-}
-
-fn day_of(time: SystemTime) -> Day {
-    let seconds = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    Day::try_from(seconds / DAY_SECONDS).unwrap_or(Day::MAX)
-}
-
-/// Complete and in progress are two keys: neither overwrites the other, whichever comes first.
-fn span_key(span: &Span) -> Vec<u8> {
-    let mut key = Vec::with_capacity(25);
-    key.extend(span.trace.0.to_be_bytes());
-    key.extend(span.id.0.to_be_bytes());
-    key.push(u8::from(span.complete()));
-    key
-}
-
-fn parse_span_key(key: &[u8]) -> Option<SpanId> {
-    let bytes: [u8; 8] = key.get(16..24)?.try_into().ok()?;
-    Some(SpanId(u64::from_be_bytes(bytes)))
-}
-
-fn trace_id(bytes: &[u8]) -> Option<TraceId> {
-    bytes.try_into().ok().map(u128::from_be_bytes).map(TraceId)
+    fn recover(&self) -> Result<(), StoreError> {
+        self.probe()?;
+        let mut engine = self.engine.write();
+        // The old one holds the folder's lock until it is gone.
+        drop(engine.take());
+        *engine = Some(Engine::open(&self.settings)?);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

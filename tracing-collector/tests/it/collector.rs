@@ -60,14 +60,34 @@ pub(crate) fn command() -> Command {
 impl Collector {
     /// On a store of its own that ends with it.
     pub(crate) fn start() -> Collector {
+        Collector::start_with(&[])
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(settings: &[&str]) -> Collector {
         let store = tempfile::tempdir().expect("a folder");
-        let mut collector = Collector::start_on(store.path());
+        let mut command = command();
+        command.args(settings);
+        let mut collector = Collector::spawn(command, store.path());
         collector.store = Some(store);
         collector
     }
 
     pub(crate) fn start_on(store: &Path) -> Collector {
-        let mut child = command()
+        Collector::spawn(command(), store)
+    }
+
+    /// A write beyond a file size limit fails, as on a full disk, rather than killing the process.
+    pub(crate) fn start_unharmed_by_file_limits(store: &Path) -> Collector {
+        let inner = command();
+        let mut outer = Command::new("sh");
+        outer.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+        outer.arg(inner.get_program()).args(inner.get_args());
+        Collector::spawn(outer, store)
+    }
+
+    fn spawn(mut command: Command, store: &Path) -> Collector {
+        let mut child = command
             .args(["--settle", "300ms", "--store"])
             .arg(store)
             .stdout(Stdio::piped())
@@ -98,6 +118,10 @@ impl Collector {
 
     pub(crate) fn addr(&self, name: &str) -> SocketAddr {
         self.addresses[name]
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn kill(&mut self) {

@@ -40,3 +40,18 @@ fn the_first_page_is_served_under_a_strict_policy() {
         "the page, not the file"
     );
 }
+
+#[test]
+fn the_daemons_port_serves_no_dashboard() {
+    let collector = Collector::start();
+    for path in ["/", "/index.html", "/traces"] {
+        let answer = collector.send("xray_tcp", "GET", path, &[], b"");
+        assert_eq!(answer.status, 404, "{path}");
+    }
+    assert_eq!(
+        collector
+            .send("xray_tcp", "POST", "/GetSamplingRules", &[], b"{}")
+            .status,
+        200
+    );
+}

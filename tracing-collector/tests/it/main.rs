@@ -8,6 +8,7 @@ mod garbage;
 mod losses;
 mod map;
 mod otlp;
+mod pressure;
 mod restart;
 mod settings;
 mod xray;

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use crate::collector::Collector;
 use crate::collector::eventually;
+use crate::collector::segment;
+use crate::collector::total;
 
 struct Request {
     number: u64,
@@ -185,4 +187,76 @@ fn a_list_of_traces_is_newest_first_and_one_trace_is_flat_with_its_proxies_marke
     assert_eq!((spans.len(), proxies), (7, 6));
     assert!(spans.iter().all(|span| span["service"].is_string()));
     assert_eq!(spans[0]["attributes"]["http.request.method"], "GET");
+}
+
+#[test]
+fn traces_are_listed_by_service_outcome_duration_and_filter_page_by_page() {
+    let collector = Collector::start();
+    let mut documents: Vec<_> = (0..30)
+        .map(|one| segment(one, "app", 0.1 + one as f64))
+        .collect();
+    documents.extend((30..35).map(|one| segment(one, "web", 0.5)));
+    documents[3]["fault"] = true.into();
+    collector.put(&documents);
+    let list = |query: &str| {
+        collector.get(&format!(
+            "/pillion/v1/traces?start=0&end=9000000000&{query}"
+        ))
+    };
+    let count = |query: &str| list(query)["traces"].as_array().map_or(0, Vec::len);
+    eventually("all are listed", || {
+        (count("limit=1000") == 35).then_some(())
+    });
+    for (query, found) in [
+        ("service=web", 5),
+        ("service=app&limit=1000", 30),
+        ("service=none", 0),
+        ("outcome=fault", 1),
+        ("min_ms=20000&max_ms=25000", 5),
+        ("filter=service(%22web%22)%20AND%20ok", 5),
+    ] {
+        assert_eq!(count(query), found, "{query}");
+    }
+    let (mut seen, mut next) = (0, String::new());
+    loop {
+        let page = list(&format!("service=app&limit=7{next}"));
+        seen += page["traces"].as_array().map_or(0, Vec::len);
+        let Some(place) = page["next"].as_str() else {
+            break;
+        };
+        next = format!("&next={place}");
+    }
+    assert_eq!(seen, 30);
+    let wrong = collector.send("api", "GET", "/pillion/v1/traces?filter=ok%20AND", &[], b"");
+    assert_eq!(wrong.status, 400);
+    assert!(
+        wrong.json()["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("offset"))
+    );
+}
+
+#[test]
+fn nodes_and_edges_say_since_when_they_were_seen() {
+    let collector = Collector::start();
+    let mut late = segment(2, "app", 1.0);
+    late["start_time"] = 1_700_000_100.0.into();
+    late["end_time"] = 1_700_000_101.0.into();
+    collector.put(&[segment(1, "app", 1.0), late]);
+    eventually("both are counted", || {
+        (total(&collector.map(), "client", "app") == Some(2)).then_some(())
+    });
+    let map = collector.map();
+    for one in [
+        &map["edges"][0],
+        map["nodes"]
+            .as_array()
+            .and_then(|nodes| nodes.iter().find(|node| node["name"] == "app"))
+            .expect("the node"),
+    ] {
+        assert_eq!(
+            (&one["first_seen"], &one["last_seen"]),
+            (&1_700_000_000.0.into(), &1_700_000_101.0.into())
+        );
+    }
 }

@@ -13,6 +13,7 @@ use crate::graph::calls::type_rank;
 use crate::graph::counters::Counters;
 use crate::span::Node;
 use crate::span::UNKNOWN_TYPE;
+use crate::span::seconds;
 
 pub(super) fn collapsed(totals: &Totals) -> Value {
     let mut nodes: BTreeMap<&str, (&str, Counters)> = BTreeMap::new();
@@ -123,6 +124,8 @@ fn counts(counters: &Counters) -> Value {
         "latency": {
             "p50_ms": quantile(0.5), "p90_ms": quantile(0.9), "p99_ms": quantile(0.99), "mean_ms": mean,
         },
+        "first_seen": counters.bounds.map(|bounds| seconds(bounds.first_start_us)),
+        "last_seen": counters.bounds.map(|bounds| seconds(bounds.last_end_us)),
     })
 }
 

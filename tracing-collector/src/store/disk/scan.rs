@@ -20,10 +20,10 @@ use crate::store::PlacedBy;
 use crate::store::Scan;
 use crate::store::StoreError;
 use crate::store::Window;
-use crate::store::disk::DayKeyspaces;
-use crate::store::disk::Disk;
-use crate::store::disk::reading;
-use crate::store::disk::trace_id;
+use crate::store::disk::engine::DayKeyspaces;
+use crate::store::disk::engine::Engine;
+use crate::store::disk::engine::reading;
+use crate::store::disk::engine::trace_id;
 use crate::store::record;
 use crate::summary::Evaluated;
 use crate::summary::Summary;
@@ -96,12 +96,12 @@ fn id_time_us(summary: &Summary, retention: Duration) -> u64 {
     }
 }
 
-pub(super) fn graph(disk: &Disk, window: Window) -> Result<Totals, StoreError> {
+pub(super) fn graph(engine: &Engine, window: Window) -> Result<Totals, StoreError> {
     let mut totals = Totals::new();
     if window.start_us >= window.end_us {
         return Ok(totals);
     }
-    for (_, keyspaces) in disk.all_days() {
+    for (_, keyspaces) in engine.all_days() {
         day_graph(&keyspaces, window, &mut totals)?;
     }
     Ok(totals)
@@ -140,7 +140,7 @@ fn day_graph(
 
 /// Trace by trace, for sums by minute say nothing of single traces.
 pub(super) fn graph_of(
-    disk: &Disk,
+    engine: &Engine,
     window: Window,
     wanted: &dyn Fn(&Summary) -> bool,
 ) -> Result<Totals, StoreError> {
@@ -150,7 +150,7 @@ pub(super) fn graph_of(
     }
     let (first, last) = (minute(window.start_us), minute(window.end_us - 1));
     let range = bound(b'm', u64::from(first))..bound(b'm', u64::from(last) + 1);
-    for (_, keyspaces) in disk.all_days() {
+    for (_, keyspaces) in engine.all_days() {
         for pair in keyspaces.places.range(range.clone()) {
             let (place, flags) = pair.into_inner().map_err(reading)?;
             if flags.first().is_none_or(|flags| flags & CONTRIBUTES == 0) {
@@ -235,7 +235,7 @@ impl DoubleEndedIterator for Places {
     }
 }
 
-pub(super) fn summaries(disk: &Disk, scan: &Scan) -> Result<Page, StoreError> {
+pub(super) fn summaries(engine: &Engine, scan: &Scan) -> Result<Page, StoreError> {
     let mut page = Page::default();
     if scan.window.start_us >= scan.window.end_us || scan.limit == 0 {
         return Ok(page);
@@ -244,7 +244,7 @@ pub(super) fn summaries(disk: &Disk, scan: &Scan) -> Result<Page, StoreError> {
     if from >= to {
         return Ok(page);
     }
-    let mut sources: Vec<Source> = disk
+    let mut sources: Vec<Source> = engine
         .all_days()
         .into_iter()
         .map(|(_, keyspaces)| Source {

@@ -12,22 +12,25 @@ use crate::graph::Contribution;
 use crate::graph::counters::Counters;
 use crate::span::TraceId;
 use crate::store::StoreError;
-use crate::store::disk::Day;
-use crate::store::disk::DayKeyspaces;
-use crate::store::disk::Disk;
-use crate::store::disk::reading;
+use crate::store::disk::engine::Day;
+use crate::store::disk::engine::DayKeyspaces;
+use crate::store::disk::engine::Engine;
+use crate::store::disk::engine::reading;
+use crate::store::disk::engine::writing;
 use crate::store::disk::scan;
-use crate::store::disk::writing;
 use crate::store::record;
 use crate::summary::Evaluated;
 use crate::summary::evaluate;
 use crate::trace::Trace;
 
-pub(super) fn settle(disk: &Disk, traces: &[TraceId]) -> Result<(), StoreError> {
+pub(super) fn settle(engine: &Engine, traces: &[TraceId]) -> Result<(), StoreError> {
     let mut work = Settling {
-        disk,
-        days: disk.all_days(),
-        batch: disk.database.batch().durability(Some(PersistMode::Buffer)),
+        engine,
+        days: engine.all_days(),
+        batch: engine
+            .database
+            .batch()
+            .durability(Some(PersistMode::Buffer)),
         graph: HashMap::new(),
     };
     for id in traces {
@@ -38,7 +41,7 @@ pub(super) fn settle(disk: &Disk, traces: &[TraceId]) -> Result<(), StoreError> 
 }
 
 struct Settling<'d> {
-    disk: &'d Disk,
+    engine: &'d Engine,
     days: Vec<(Day, Arc<DayKeyspaces>)>,
     batch: OwnedWriteBatch,
     /// Rows of `g` as they will be; each is read once, however many traces touch it.
@@ -104,7 +107,7 @@ impl Settling<'_> {
             self.counters(day, &keyspaces, contribution)?
                 .take_back(contribution);
         }
-        for (key, _) in scan::places(row, self.disk.retention) {
+        for (key, _) in scan::places(row, self.engine.retention) {
             self.batch.remove(&keyspaces.places, key);
         }
         self.batch
@@ -122,7 +125,7 @@ impl Settling<'_> {
             self.counters(day, keyspaces, contribution)?
                 .add(contribution);
         }
-        for (key, value) in scan::places(row, self.disk.retention) {
+        for (key, value) in scan::places(row, self.engine.retention) {
             self.batch.insert(&keyspaces.places, key, value);
         }
         self.batch.insert(

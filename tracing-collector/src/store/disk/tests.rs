@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The contract of `store`, kept by the disk store.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use parking_lot::MappedRwLockReadGuard;
+use parking_lot::RwLockReadGuard;
 use proptest::prelude::*;
 
 use super::*;
@@ -8,6 +13,8 @@ use crate::graph;
 use crate::span::Kind;
 use crate::span::Node;
 use crate::store::PlacedBy;
+use crate::store::disk::engine::DAY_SECONDS;
+use crate::store::record;
 use crate::trace::Trace;
 use crate::trace::tests::span;
 
@@ -16,9 +23,21 @@ const EVER: Window = Window {
     end_us: u64::MAX,
 };
 
+fn settings(path: &Path, days: u64) -> Settings {
+    Settings {
+        path: path.to_owned(),
+        retention: Duration::from_secs(days * DAY_SECONDS),
+        memory: 64 * 1024 * 1024,
+    }
+}
+
+fn open(disk: &Disk) -> MappedRwLockReadGuard<'_, Engine> {
+    RwLockReadGuard::map(disk.engine.read(), |engine| engine.as_ref().expect("open"))
+}
+
 fn store() -> (tempfile::TempDir, Disk) {
     let folder = tempfile::tempdir().expect("a folder");
-    let disk = Disk::open(folder.path(), Duration::from_secs(30 * DAY_SECONDS)).expect("a store");
+    let disk = Disk::open(settings(folder.path(), 30)).expect("a store");
     (folder, disk)
 }
 
@@ -76,10 +95,10 @@ fn counted(disk: &Disk, window: Window) -> BTreeMap<graph::Key, i64> {
 fn a_late_span_replaces_what_its_trace_had_added() {
     let (_folder, disk) = store();
     let spans = call(1, 100);
-    disk.append_on(10, &spans[..2]).expect("appended");
+    open(&disk).append_on(10, &spans[..2]).expect("appended");
     disk.settle(&[TraceId(1)]).expect("settled");
     assert!(counted(&disk, EVER).contains_key(&graph::Key::Node(Node::new("b", "remote"))));
-    disk.append_on(11, &spans[2..]).expect("appended");
+    open(&disk).append_on(11, &spans[2..]).expect("appended");
     assert_eq!(disk.unsettled().expect("readable"), [TraceId(1)]);
     disk.settle(&[TraceId(1)]).expect("settled");
     disk.settle(&[TraceId(1)]).expect("settled again");
@@ -91,11 +110,11 @@ fn a_late_span_replaces_what_its_trace_had_added() {
 fn retention_removes_whole_days_and_a_trace_lives_in_its_last_one() {
     let (_folder, disk) = store();
     let spans = call(1, 100);
-    disk.append_on(10, &call(2, 100)).expect("appended");
-    disk.append_on(10, &spans[..1]).expect("appended");
-    disk.append_on(11, &spans[1..]).expect("appended");
+    open(&disk).append_on(10, &call(2, 100)).expect("appended");
+    open(&disk).append_on(10, &spans[..1]).expect("appended");
+    open(&disk).append_on(11, &spans[1..]).expect("appended");
     disk.settle(&[TraceId(1), TraceId(2)]).expect("settled");
-    assert_eq!(disk.expire_days_before(11).expect("expired"), 1);
+    assert_eq!(open(&disk).expire_days_before(11).expect("expired"), 1);
     assert_eq!(disk.trace(TraceId(1)).expect("readable").spans.len(), 3);
     assert!(disk.trace(TraceId(2)).expect("readable").spans.is_empty());
     assert_eq!(counted(&disk, EVER), recount(&[(TraceId(1), spans)], EVER));
@@ -107,7 +126,8 @@ fn pages_are_newest_first_and_together_hold_every_trace_once() {
     let ids: Vec<TraceId> = (1..=9).map(TraceId).collect();
     for id in &ids {
         let day = 10 + u32::try_from(id.0 % 3).expect("small");
-        disk.append_on(day, &call(id.0, 100 + 61 * id.0 as u64))
+        open(&disk)
+            .append_on(day, &call(id.0, 100 + 61 * id.0 as u64))
             .expect("appended");
     }
     disk.settle(&ids).expect("settled");
@@ -146,15 +166,14 @@ const EVER_MINUTES: Window = Window {
 #[test]
 fn what_was_appended_and_settled_is_there_after_a_reopening() {
     let folder = tempfile::tempdir().expect("a folder");
-    let retention = Duration::from_secs(DAY_SECONDS);
     let before = {
-        let disk = Disk::open(folder.path(), retention).expect("a store");
+        let disk = Disk::open(settings(folder.path(), 30)).expect("a store");
         disk.append(&call(1, 100)).expect("appended");
         disk.settle(&[TraceId(1)]).expect("settled");
         disk.append(&call(2, 100)).expect("appended");
         counted(&disk, EVER)
     };
-    let disk = Disk::open(folder.path(), retention).expect("the store again");
+    let disk = Disk::open(settings(folder.path(), 30)).expect("the store again");
     assert_eq!(counted(&disk, EVER), before);
     assert_eq!(disk.unsettled().expect("readable"), [TraceId(2)]);
     assert_eq!(disk.trace(TraceId(2)).expect("readable").spans.len(), 3);
@@ -172,7 +191,7 @@ proptest! {
         let traces: Vec<(TraceId, Vec<Span>)> =
             ends.iter().zip(1..).map(|(end, id)| (TraceId(id), call(id, *end))).collect();
         for (id, spans) in &traces {
-            disk.append_on(10, spans).expect("appended");
+            open(&disk).append_on(10, spans).expect("appended");
             disk.settle(&[*id]).expect("settled");
         }
         let halves = [Window { start_us: 0, end_us: cut_us }, Window { start_us: cut_us, end_us: u64::MAX }];
@@ -187,7 +206,7 @@ fn a_row_of_before_parts_were_kept_has_them_when_it_is_read() {
     let (_folder, disk) = store();
     disk.append(&call(7, 100)).expect("appended");
     disk.settle(&[TraceId(7)]).expect("settled");
-    let (_, day) = disk.all_days().pop().expect("a day");
+    let (_, day) = open(&disk).all_days().pop().expect("a day");
     let whole = day.row(TraceId(7)).expect("read").expect("there");
     assert!(!whole.summary.parts.is_empty());
     let old = record::encode_trace_without_parts(&whole);
@@ -227,7 +246,7 @@ fn what_is_kept_is_there_after_a_reopening_and_forgotten_when_told() {
     disk.keep("ab", "z", Some(b"3")).expect("kept");
     disk.keep("a", "x", None).expect("forgotten");
     drop(disk);
-    let disk = Disk::open(folder.path(), Duration::from_secs(DAY_SECONDS)).expect("a store");
+    let disk = Disk::open(settings(folder.path(), 1)).expect("a store");
     let found = disk.kept("a").expect("read");
     assert_eq!(found, [("y".to_owned(), b"2".to_vec())]);
 }
