@@ -47,7 +47,7 @@ fn apply(shape: &str, at: &At<'_>, found: &mut Findings) {
         "RouteSpec" => at.exactly_one(&["httpRoute", "http2Route", "grpcRoute", "tcpRoute"], found),
         "GatewayRouteSpec" => at.exactly_one(&["httpRoute", "http2Route", "grpcRoute"], found),
         "Listener" | "VirtualGatewayListener" => listener::agrees_with_protocol(at, found),
-        "DnsServiceDiscovery" => hostname_is_given(at, found),
+        "DnsServiceDiscovery" => hostname_is_one(at, found),
         "Duration" => duration_is_whole(at, found),
         "HttpRetryPolicy" | "GrpcRetryPolicy" => retries_on_something(at, found),
         "HttpRouteMatch" | "HttpGatewayRouteMatch" => matching::path_or_prefix(at, found),
@@ -173,12 +173,28 @@ fn backends_differ(spec: &At<'_>, found: &mut Findings) {
     }
 }
 
-fn hostname_is_given(dns: &At<'_>, found: &mut Findings) {
-    if let Some(hostname) = dns
-        .get("hostname")
-        .filter(|hostname| hostname.text() == Some(""))
-    {
-        found.push(&hostname, "must not be empty");
+/// RFC 1123 with underscores, which SRV-like names have, and a final dot; or an IP literal. The model says nothing, and
+/// any other text could only fail later, at the resolver of every proxy that calls the node.
+fn hostname_is_one(dns: &At<'_>, found: &mut Findings) {
+    let Some((at, name)) = dns.text_at("hostname") else {
+        return;
+    };
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let good = name.parse::<std::net::IpAddr>().is_ok()
+        || (bare.len() <= 253 && bare.split('.').all(label));
+    if !good {
+        let name = check::shown(name);
+        found.push(
+            &at,
+            format!("must be a DNS name (letters, digits, hyphens; no scheme, no port) or an IP address, is {name}"),
+        );
     }
 }
 

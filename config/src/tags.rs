@@ -32,8 +32,14 @@ pub fn parse_tags(document: &Value) -> Result<Vec<Tag>, Vec<Problem>> {
         {
             problems.push(Problem::new(
                 format!("tags[{index}].key"),
-                format!("`{key}` stands twice in the list; a key may have one value"),
+                format!(
+                    "{} stands twice in the list; a key may have one value",
+                    check::shown(key)
+                ),
             ));
+        }
+        if let Some(key) = tag.get("key").and_then(Value::as_str) {
+            problems.extend(reserved(key, &format!("tags[{index}].key")));
         }
     }
     if !problems.is_empty() {
@@ -61,10 +67,22 @@ pub fn parse_tag_keys(document: &Value) -> Result<Vec<String>, Vec<Problem>> {
     })
 }
 
+/// Keys that AWS keeps for itself, in any case of letters.
+fn reserved(key: &str, path: &str) -> Option<Problem> {
+    let prefix = key.get(..4)?;
+    let message = format!(
+        "{} begins with `aws:`, which is reserved for AWS",
+        check::shown(key)
+    );
+    prefix
+        .eq_ignore_ascii_case("aws:")
+        .then(|| Problem::new(path, message))
+}
+
 /// Checks the name of a resource; the problem's path is the member, `virtualNodeName`.
 ///
 /// 1 to 255 characters. Stricter than the model: no `/` and no control characters, since such a name could not be
-/// told apart in an ARN; and names of virtual services, free in the model, keep the length a gateway route can target.
+/// told apart in an ARN; neither `.` nor `..`, which clients resolve away in a path; and names of virtual services, free in the model, keep the length a gateway route can target.
 pub fn check_name(kind: Kind, name: &str) -> Result<(), Problem> {
     let refuse = |message: String| Err(Problem::new(kind.name_member(), message));
     let length = name.chars().count();
@@ -75,6 +93,21 @@ pub fn check_name(kind: Kind, name: &str) -> Result<(), Problem> {
         return refuse(format!(
             "must not contain {bad:?}: an ARN could not tell where the name ends"
         ));
+    }
+    if name == "." || name == ".." {
+        return refuse(format!(
+            "must not be `{name}`: clients resolve it away in the path"
+        ));
+    }
+    if kind == Kind::Mesh
+        && name
+            .rsplit_once('@')
+            .is_some_and(|(_, owner)| is_account(owner))
+    {
+        return refuse(
+            "must not end in `@` and an account: proxies name the owner of a shared mesh so"
+                .to_owned(),
+        );
     }
     Ok(())
 }
@@ -176,9 +209,24 @@ mod tests {
     fn a_name_has_1_to_255_characters_and_fits_an_arn() {
         check_name(Kind::VirtualNode, &"ü".repeat(255)).unwrap();
         check_name(Kind::VirtualService, "*.apps.local").unwrap();
-        for bad in ["", "a/b", "a\nb", &"x".repeat(256)] {
+        for bad in ["", "a/b", "a\nb", ".", "..", &"x".repeat(256)] {
             assert_eq!(check_name(Kind::Route, bad).unwrap_err().path, "routeName");
         }
+    }
+
+    #[test]
+    fn a_mesh_name_cannot_look_like_a_shared_mesh() {
+        check_name(Kind::Mesh, "shop@home").unwrap();
+        check_name(Kind::Mesh, "shop@123456789012").unwrap_err();
+    }
+
+    #[test]
+    fn keys_of_aws_itself_are_not_for_users() {
+        for key in ["aws:x", "AWS:cloudformation:stack-name"] {
+            let problems = parse_tags(&json!([{"key": key, "value": ""}])).unwrap_err();
+            assert_eq!(problems[0].path, "tags[0].key");
+        }
+        parse_tags(&json!([{"key": "awsome", "value": ""}, {"key": "ärä", "value": ""}])).unwrap();
     }
 
     #[test]

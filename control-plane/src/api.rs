@@ -22,6 +22,7 @@ pub mod call;
 pub mod document;
 pub mod draft;
 pub mod error;
+pub mod json;
 pub mod metrics;
 pub mod operations;
 pub mod page;

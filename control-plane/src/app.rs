@@ -11,12 +11,13 @@ use pillion_runtime::admin;
 use pillion_runtime::admin::Admin;
 use pillion_runtime::listening;
 use pillion_runtime::listening::BindError;
+use pillion_runtime::serving;
+use pillion_runtime::serving::Bounds;
 use pillion_runtime::signals::Termination;
 use pillion_runtime::tasks::Tasks;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
-use tokio_util::sync::CancellationToken;
 
 use crate::ads;
 use crate::api::Api;
@@ -80,7 +81,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     };
     let fleet = ads::serve(sockets.xds, settings, live.clone(), &registry, &callers).await?;
     let api = build_api(&config, live.clone(), metrics);
-    callers.spawn("api", serve(sockets.api, api, callers.stop()));
+    callers.spawn(
+        "api",
+        serving::serve(sockets.api, api, Bounds::default(), callers.stop()),
+    );
     called.spawn(
         "admin",
         admin::serve(sockets.admin, admin.router().merge(fleet), called.stop()),
@@ -134,11 +138,4 @@ fn build_api(config: &Config, live: Arc<Live>, metrics: ApiMetrics) -> Router {
         account: config.account.clone(),
     };
     Api::new(live, owner, metrics).router()
-}
-
-async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = server.await {
-        tracing::error!(%error, "API server ended");
-    }
 }

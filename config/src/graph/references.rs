@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! References between resources: what must exist before a create or update, and what stands in the way of a delete.
 
+use std::sync::Arc;
+
 use super::Resources;
 use crate::gateway_route::GatewayRouteSpec;
 use crate::listener::{PortMapping, Protocol};
@@ -67,6 +69,32 @@ impl Resources {
             | Spec::VirtualRouter(_)
             | Spec::VirtualGateway(_) => Vec::new(),
         }
+    }
+
+    /// The routes and gateway routes that hold now and would not, were `spec` stored under `key`: a create of them
+    /// would then be refused. Each problem is told as theirs, path and all, after the route's id.
+    pub fn broken_by(&self, key: &ResourceKey, spec: &Arc<Spec>) -> Vec<Problem> {
+        let Some(before) = self.get(key) else {
+            return Vec::new();
+        };
+        if offered(before) == offered(spec) {
+            return Vec::new();
+        }
+        let mut after = self.clone();
+        after.insert(key.clone(), Arc::clone(spec));
+        let routes = self.of_kind(&key.mesh, Kind::Route);
+        let gateway_routes = self.of_kind(&key.mesh, Kind::GatewayRoute);
+        routes
+            .chain(gateway_routes)
+            .flat_map(|(route, of_route)| {
+                let before = self.check_references(route, of_route);
+                let found = after.check_references(route, of_route);
+                found
+                    .into_iter()
+                    .filter(move |problem| !before.contains(problem))
+                    .map(|found| found.problem.under(&route.id()))
+            })
+            .collect()
     }
 
     fn check_provider(&self, mesh: &str, spec: &VirtualServiceSpec) -> Vec<ReferenceProblem> {
@@ -257,6 +285,29 @@ impl Resources {
                 },
                 _ => false,
             })
+    }
+}
+
+/// All that others can refer to in a spec: its ports, or who provides it.
+fn offered(spec: &Spec) -> (Vec<PortMapping>, Option<&Provider>) {
+    match spec {
+        Spec::VirtualNode(spec) => (
+            spec.listeners()
+                .iter()
+                .map(|listener| listener.port_mapping)
+                .collect(),
+            None,
+        ),
+        Spec::VirtualRouter(spec) => (spec.ports().collect(), None),
+        Spec::VirtualGateway(spec) => (
+            spec.listeners
+                .iter()
+                .map(|listener| listener.port_mapping)
+                .collect(),
+            None,
+        ),
+        Spec::VirtualService(spec) => (Vec::new(), spec.provider.as_ref()),
+        Spec::Mesh(_) | Spec::Route(_) | Spec::GatewayRoute(_) => (Vec::new(), None),
     }
 }
 

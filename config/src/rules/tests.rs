@@ -221,13 +221,36 @@ fn a_duration_has_number_and_unit() {
 }
 
 #[test]
-fn a_dns_hostname_is_not_empty() {
+fn a_dns_hostname_is_a_name_or_an_address() {
     let spec = |hostname: &str| json!({"serviceDiscovery": {"dns": {"hostname": hostname}}});
     assert_eq!(
         broken(Kind::VirtualNode, &spec("")),
-        ["serviceDiscovery.dns.hostname: must not be empty"]
+        [
+            "serviceDiscovery.dns.hostname: must be a DNS name (letters, digits, hyphens; no scheme, no port) or an IP address, is ``"
+        ]
     );
-    assert_eq!(broken(Kind::VirtualNode, &spec("127.0.0.1")), NOTHING);
+    for good in [
+        "127.0.0.1",
+        "::1",
+        "web.local",
+        "_http._tcp.web.local.",
+        "a",
+    ] {
+        assert_eq!(broken(Kind::VirtualNode, &spec(good)), NOTHING, "{good}");
+    }
+    for bad in [
+        "http://web",
+        "web:80",
+        "a b",
+        "a..b",
+        "-a",
+        "*.web",
+        "a/b",
+        &"a".repeat(64),
+        &"a.".repeat(128),
+    ] {
+        assert_eq!(broken(Kind::VirtualNode, &spec(bad)).len(), 1, "{bad}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::error::ErrorType;
+use super::json::Unique;
 
 /// Largest body that is taken; the largest spec the model's limits allow is far smaller.
 pub const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -23,6 +24,9 @@ const MAX_DISCARDED: usize = 16 * 1024 * 1024;
 
 /// Longest time a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Of a member's name in a message.
+const MAX_NAME: usize = 100;
 
 /// Reads the whole body.
 pub async fn read(body: Body) -> Result<Bytes, ApiError> {
@@ -71,7 +75,7 @@ pub fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
             "the body is empty; this operation takes a JSON object".to_owned()
         ));
     }
-    let document: Value = serde_json::from_slice(bytes)
+    let Unique(document) = serde_json::from_slice(bytes)
         .map_err(|error| bad(format!("the body is not valid JSON: {error}")))?;
     match document {
         Value::Object(mut members) => {
@@ -90,6 +94,7 @@ pub fn unknown_members(members: &Map<String, Value>, known: &[&str]) -> Vec<Prob
         .filter(|name| !known.contains(&name.as_str()))
         .map(|name| {
             let known = known.join(", ");
+            let name: String = name.chars().take(MAX_NAME).collect();
             Problem::new(name, format!("is unknown; known here: {known}"))
         })
         .collect()

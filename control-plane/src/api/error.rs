@@ -12,8 +12,12 @@ use crate::store::StoreError;
 use crate::store::live::Refusal;
 use crate::store::live::WriteError;
 
-/// Longest message: a megabyte of nonsense gets an answer, but not a longer one.
-const MAX_MESSAGE: usize = 64 * 1024;
+/// Longest message: a megabyte of nonsense gets an answer that a terminal can show.
+const MAX_MESSAGE: usize = 16 * 1024;
+/// Most problems told of; who has more has the same one over and over.
+const MAX_PROBLEMS: usize = 100;
+/// Of one problem, which may quote what was sent.
+const MAX_PROBLEM: usize = 1024;
 
 /// The exceptions of the model that this API raises, and the few answers the model has no word for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +113,7 @@ impl ApiError {
     pub fn new(kind: ErrorType, message: impl Into<String>) -> ApiError {
         ApiError {
             kind,
-            message: message.into(),
+            message: cut(message.into(), MAX_MESSAGE + 100),
             allow: None,
             inner: None,
         }
@@ -133,10 +137,9 @@ pub fn in_one_message(problems: &[Problem]) -> String {
         count => format!("{count} problems: "),
     };
     for (index, problem) in problems.iter().enumerate() {
-        let text = problem.to_string();
-        if message.len() + text.len() > MAX_MESSAGE {
-            let left = problems.len() - index;
-            message.push_str(&format!("and {left} more"));
+        let text = cut(problem.to_string(), MAX_PROBLEM);
+        if index >= MAX_PROBLEMS || message.len() + text.len() > MAX_MESSAGE {
+            message.push_str(&format!("and {} more", problems.len() - index));
             break;
         }
         message.push_str(&text);
@@ -145,6 +148,15 @@ pub fn in_one_message(problems: &[Problem]) -> String {
         }
     }
     message
+}
+
+/// At most so many bytes, marked where some are left out.
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
 }
 
 impl From<NoCall> for ApiError {
@@ -224,6 +236,9 @@ mod tests {
             .collect();
         let message = in_one_message(&many);
         assert!(message.len() < MAX_MESSAGE + 100);
-        assert!(message.starts_with("10000 problems: ") && message.ends_with(" more"));
+        let long = Problem::new("spec", "ü".repeat(1_000_000));
+        assert!(in_one_message(&[long]).len() < MAX_PROBLEM + 10);
+        assert!(message.starts_with("10000 problems: "), "{message}");
+        assert!(message.ends_with("and 9900 more"), "{message}");
     }
 }

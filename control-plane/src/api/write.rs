@@ -74,6 +74,13 @@ pub fn update(
     let before = find(model, key)?;
     let spec = revision.spec.as_ref().unwrap_or(&before.spec);
     check_references(model, key, spec)?;
+    let broken = model.resources().broken_by(key, spec);
+    if !broken.is_empty() {
+        return Err(Refusal::BadRequest(format!(
+            "{key} cannot change so: what refers to it would no longer hold; change that first: {}",
+            in_one_message(&broken)
+        )));
+    }
     Ok(put(next(before, spec.clone(), now_ms), owner))
 }
 

@@ -73,6 +73,82 @@ fn a_reference_to_nothing_is_refused_where_it_stands() {
 }
 
 #[test]
+fn an_update_that_would_break_a_route_is_refused_and_names_the_route() {
+    let control_plane = ControlPlane::start();
+    shop::open(&control_plane);
+    let refused = |path: &str, spec: Value, route: &str| {
+        let answer = control_plane.put(path, &json!({"spec": spec}));
+        let message = answer.refused(400, "BadRequestException");
+        assert!(message.contains(route), "{message}");
+    };
+    let route = "mesh/shop/virtualRouter/split/route/all";
+    let tcp = json!({"listeners": [{"portMapping": {"port": 8080, "protocol": "tcp"}}]});
+    refused("/meshes/shop/virtualRouters/split", tcp.clone(), route);
+    let mut node = shop::node("web.local");
+    node["listeners"] = tcp["listeners"].clone();
+    refused("/meshes/shop/virtualNodes/web", node, route);
+    let mut two = shop::node("web.local");
+    let second = json!({"portMapping": {"port": 9090, "protocol": "http"}});
+    two["listeners"] = json!([two["listeners"][0], second]);
+    refused("/meshes/shop/virtualNodes/web", two, route);
+    let mut moved = shop::node("web.local");
+    moved["listeners"][0]["portMapping"]["port"] = json!(9090);
+    control_plane
+        .put("/meshes/shop/virtualNodes/web", &json!({"spec": moved}))
+        .ok();
+}
+
+#[test]
+fn a_flood_of_problems_gets_a_short_answer_that_counts_them() {
+    let control_plane = ControlPlane::start();
+    shop::open(&control_plane);
+    let listeners: Vec<Value> = (0..20_000)
+        .map(|_| json!({"portMappin": "x".repeat(20)}))
+        .collect();
+    let body = json!({"virtualNodeName": "n", "spec": {"listeners": listeners}});
+    let message = control_plane
+        .put(NODES, &body)
+        .refused(400, "BadRequestException");
+    assert!(
+        message.len() < 20_000 && message.contains(" more"),
+        "{} bytes",
+        message.len()
+    );
+    let body = json!({"virtualNodeName": "n", "x".repeat(1_000_000): 1, "spec": {}});
+    let message = control_plane
+        .put(NODES, &body)
+        .refused(400, "BadRequestException");
+    assert!(message.len() < 20_000, "{} bytes", message.len());
+}
+
+#[test]
+fn a_member_that_stands_twice_is_refused() {
+    let control_plane = ControlPlane::start();
+    let body = br#"{"meshName": "m", "spec": {"egressFilter": {"type": "DROP_ALL", "type": "ALLOW_ALL"}}}"#;
+    let answer = control_plane.send("PUT", "/meshes", body);
+    let message = answer.refused(400, "BadRequestException");
+    assert!(message.contains("`type` stands twice"), "{message}");
+}
+
+#[test]
+fn names_and_tags_that_would_mean_something_else_are_refused() {
+    let control_plane = ControlPlane::start();
+    let refused = |body: Value| {
+        control_plane
+            .put("/meshes", &body)
+            .refused(400, "BadRequestException")
+    };
+    for name in ["..", ".", "a/b", "shop@000000000000"] {
+        assert!(
+            refused(json!({"meshName": name})).starts_with("meshName: "),
+            "{name}"
+        );
+    }
+    let tags = json!([{"key": "AWS:owner", "value": "me"}]);
+    assert!(refused(json!({"meshName": "m", "tags": tags})).starts_with("tags[0].key: "));
+}
+
+#[test]
 fn a_mesh_router_or_gateway_that_is_missing_is_a_404() {
     let control_plane = ControlPlane::start();
     shop::open(&control_plane);

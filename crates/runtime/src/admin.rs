@@ -17,6 +17,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::serving;
+use crate::serving::Bounds;
 use crate::telemetry;
 
 /// What the common pages show.
@@ -73,8 +75,5 @@ async fn config(State(admin): State<Admin>) -> impl IntoResponse {
 
 /// Serves `router` until the token fires; open connections may finish their request.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = server.await {
-        tracing::error!(%error, "admin server ended");
-    }
+    serving::serve(listener, router, Bounds::default(), stop).await;
 }

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod listening;
+pub mod serving;
 pub mod signals;
 pub mod spans;
 pub mod tasks;
