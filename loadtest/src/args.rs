@@ -8,7 +8,9 @@ use bytes::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-/// An open-loop HTTP load generator: requests leave on a timetable, whether or not earlier ones were answered.
+use crate::compare::Compare;
+
+/// A load generator for HTTP and gRPC, and a comparison of our proxy with its peers.
 #[derive(Debug, Parser)]
 #[command(name = "pillion-loadtest", version)]
 pub(crate) struct Cli {
@@ -19,6 +21,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<Run>),
+    Compare(Box<Compare>),
 }
 
 const EXAMPLES: &str = "\
@@ -441,7 +444,10 @@ mod tests {
     fn check(line: &[&str]) -> Result<Plan, Vec<String>> {
         let Command::Run(run) = Cli::try_parse_from([&["pillion-loadtest", "run"], line].concat())
             .unwrap()
-            .command;
+            .command
+        else {
+            panic!("run is run");
+        };
         run.check()
     }
 

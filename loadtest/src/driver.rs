@@ -109,7 +109,7 @@ async fn conduct(run: &Run, pacer: &mut Pacer, workers: &mut JoinSet<()>) {
     drop(tokio::time::timeout(run.plan.timeout, drain).await);
 }
 
-async fn stopped() {
+pub(crate) async fn stopped() {
     let terminated = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
             Ok(mut signal) => drop(signal.recv().await),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `pillion-loadtest`: reads the command line, runs one measurement, prints its report and turns it into an
-//! exit code (0 every request was answered well, 1 some were not, 2 bad usage). Decides nothing else.
+//! `pillion-loadtest`: reads the command line, runs one measurement or one comparison, prints its report and turns it into
+//! an exit code (0 every request was answered well, 1 some were not, 2 bad usage). Decides nothing else.
 
 mod args;
+mod compare;
 mod connection;
 mod driver;
 mod pacer;
@@ -20,18 +21,30 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let Command::Run(run) = Cli::parse().command;
-    let plan = match run.check() {
-        Ok(plan) => plan,
-        Err(problems) => {
-            for problem in problems {
-                complain(&format!("error: {problem}"));
-            }
-            complain("`pillion-loadtest run --help` shows every setting with examples.");
-            return ExitCode::from(2);
-        }
-    };
-    match measure(&plan) {
+    match Cli::parse().command {
+        Command::Run(run) => match run.check() {
+            Ok(plan) => ended(measure(&plan)),
+            Err(problems) => misused("run", problems),
+        },
+        Command::Compare(compare) => match compare.run() {
+            Ok(result) => ended(result.map(|()| true)),
+            Err(problems) => misused("compare", problems),
+        },
+    }
+}
+
+fn misused(command: &str, problems: Vec<String>) -> ExitCode {
+    for problem in problems {
+        complain(&format!("error: {problem}"));
+    }
+    complain(&format!(
+        "`pillion-loadtest {command} --help` shows every setting with examples."
+    ));
+    ExitCode::from(2)
+}
+
+fn ended(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -59,6 +72,13 @@ fn measure(plan: &args::Plan) -> anyhow::Result<bool> {
     let failed = summary.totals.failures() + summary.unsent;
     let excused = if summary.interrupted { cut_off } else { 0 };
     Ok(failed <= excused)
+}
+
+/// Writes to standard output, whatever it is.
+fn say(text: &str) -> anyhow::Result<()> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("write to standard output")
 }
 
 /// Standard error may be closed by whoever reads us; there is then nobody left to tell.

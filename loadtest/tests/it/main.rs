@@ -336,3 +336,27 @@ async fn the_text_report_is_what_stays_on_standard_output() {
         "no progress bar without a terminal"
     );
 }
+
+#[tokio::test]
+async fn a_comparison_of_unknown_things_names_all_of_them() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pillion-loadtest"));
+    let arguments = [
+        "compare",
+        "--workload=h3",
+        "--peers=squid",
+        "--rounds=0",
+        "--also=x",
+    ];
+    let output = command.args(arguments).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for named in [
+        "--workload h3",
+        "h1-16",
+        "--peers squid",
+        "--rounds 0",
+        "--also x",
+    ] {
+        assert!(errors.contains(named), "{named} in {errors}");
+    }
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! End-to-end cases: whole meshes of built programs, driven from outside.
 
+mod comparison;
 mod crossing;
 mod demo;
 mod deploy;
