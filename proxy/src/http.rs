@@ -9,6 +9,7 @@ pub mod guard;
 pub mod head;
 pub mod pool;
 pub mod replay;
+mod reply;
 pub mod send_error;
 pub mod server;
 pub mod stack;

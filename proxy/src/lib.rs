@@ -8,6 +8,7 @@ pub mod app;
 pub mod cluster;
 pub mod config;
 pub mod connect;
+pub mod descriptors;
 pub mod error;
 pub mod exchange;
 pub mod http;

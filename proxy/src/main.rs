@@ -10,6 +10,7 @@ use pillion_proxy::config;
 use pillion_proxy::config::Args;
 use pillion_proxy::config::Config;
 use pillion_proxy::config::Problem;
+use pillion_proxy::descriptors;
 use pillion_runtime::telemetry;
 
 const BAD_CONFIGURATION: u8 = 2;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(config = %config.to_json(), "effective configuration");
+    descriptors::raise();
     match run(config, level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -230,7 +230,7 @@ impl Pools {
             tokio::pin!(freed);
             freed.as_mut().enable();
             if state.stats.connections.try_enter() {
-                let guard = ConnectionGuard::new(pool, self.worker);
+                let guard = ConnectionGuard::new(pool, self.worker)?;
                 let sender = self
                     .open1(pool, addr, guard)
                     .await
@@ -340,7 +340,7 @@ impl Pools {
                 None => Err(AcquireError::Overflow),
             };
         }
-        let guard = ConnectionGuard::new(pool, self.worker);
+        let guard = ConnectionGuard::new(pool, self.worker)?;
         match self.handshake2(pool, addr, guard).await {
             Ok(shared) => {
                 pool.shared.borrow_mut().push(Rc::clone(&shared));

@@ -6,10 +6,13 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -20,7 +23,6 @@ use http::header;
 use http::request;
 use http::uri::Authority;
 use http::uri::PathAndQuery;
-use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::server::conn::http2;
@@ -29,7 +31,6 @@ use hyper_util::rt::TokioTimer;
 
 use super::body::Body;
 use super::body::Received;
-use super::body::Tracked;
 use super::executor::StreamExecutor;
 use super::guard::Cut;
 use super::guard::Guard;
@@ -37,6 +38,10 @@ use super::head;
 use super::head::HeadError;
 use super::head::Target;
 use super::pool;
+use super::reply::close;
+use super::reply::conclude;
+use super::reply::finish;
+use super::reply::reply;
 use super::stack::HttpService;
 use super::tunnel;
 use super::tunnel::Tunnels;
@@ -44,8 +49,8 @@ use super::watch::Watch;
 use crate::error::Failure;
 use crate::error::Fault;
 use crate::error::Flags;
+use crate::error::RequestError;
 use crate::error::Retry;
-use crate::error::grpc_status;
 use crate::exchange::Asked;
 use crate::exchange::Call;
 use crate::exchange::Connection;
@@ -101,6 +106,33 @@ impl Failure for RefusedError {
             RefusedError::Upgrade => "upgrade_failed",
             RefusedError::Connect => "connect_not_allowed",
         }
+    }
+}
+
+/// A panic of ours while it answered: the request's end, and nobody else's.
+#[derive(Debug, thiserror::Error)]
+#[error("the request met a defect of the proxy")]
+pub struct PanickedError;
+
+impl Failure for PanickedError {
+    fn fault(&self) -> Fault {
+        Fault::Local
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+
+    fn flag(&self) -> Flags {
+        Flags::NONE
+    }
+
+    fn details(&self) -> &'static str {
+        "internal_error"
     }
 }
 
@@ -251,7 +283,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Front<S> {
             request: Request::from_parts(parts, body),
             exchange,
         };
-        let answering = self.stack.borrow_mut().call(call);
+        let answering = self.ask(call);
         Box::pin(async move {
             let response = answering
                 .await
@@ -314,6 +346,36 @@ impl<S: HttpService> Front<S> {
         })
     }
 
+    /// Sends a call down the stack. A panic there is this request's failure: what it held goes with it, and what
+    /// outlives it is Cells and counters.
+    fn ask(
+        &self,
+        call: Call,
+    ) -> impl Future<Output = Result<Response<Body>, RequestError>> + use<S> {
+        let metrics = self.worker.shared.metrics.clone();
+        #[cfg(debug_assertions)]
+        let injected = call.request.headers().contains_key("x-pillion-debug-panic");
+        let called = catch_unwind(AssertUnwindSafe(|| self.stack.borrow_mut().call(call)));
+        async move {
+            let outcome = match called {
+                Ok(answering) => {
+                    let answering = async {
+                        #[cfg(debug_assertions)]
+                        assert!(!injected, "injected by x-pillion-debug-panic");
+                        answering.await
+                    };
+                    AssertUnwindSafe(answering).catch_unwind().await
+                }
+                Err(panic) => Err(panic),
+            };
+            outcome.unwrap_or_else(|_| {
+                metrics.process().panics.add_shared(1);
+                tracing::error!("a panic ended a request; please report it with the lines above");
+                Err(Box::new(PanickedError) as RequestError)
+            })
+        }
+    }
+
     /// What can be said of a request that was refused, for the log.
     fn unadmitted(&self, parts: &request::Parts) -> Asked {
         Asked {
@@ -367,7 +429,7 @@ impl<S: HttpService> Front<S> {
             request: Request::from_parts(parts, body),
             exchange,
         };
-        let answering = self.stack.borrow_mut().call(call);
+        let answering = self.ask(call);
         Box::pin(async move {
             let mut response = answering
                 .await
@@ -389,102 +451,4 @@ impl<S: HttpService> Front<S> {
             Ok(response)
         })
     }
-}
-
-/// The answer that a failure becomes.
-fn reply(exchange: &Exchange, error: &dyn Failure) -> Response<Body> {
-    exchange.flag(error.flag());
-    exchange.details.set(error.details());
-    if let Some(transport) = error.transport() {
-        exchange.transport.replace(Some(transport));
-    }
-    tracing::debug!(error = %error, fault = ?error.fault(), status = %error.status(), "answered locally");
-    let mut text = error.text();
-    if exchange.attempts.get() > 1 {
-        text = text
-            .replace(
-                "headers. reset reason",
-                "headers. retried and the latest reset reason",
-            )
-            .into();
-    }
-    let mut response = Response::new(Body::Empty);
-    if error.overloaded() {
-        response
-            .headers_mut()
-            .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-    }
-    if exchange.asked.grpc {
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
-        headers.insert(
-            "grpc-status",
-            HeaderValue::from(grpc_status(error.status())),
-        );
-        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text))
-            && !text.is_empty()
-        {
-            headers.insert("grpc-message", message);
-        }
-        return response;
-    }
-    *response.status_mut() = error.status();
-    if !text.is_empty() {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        *response.body_mut() = Body::full(text.into_owned().into());
-    }
-    response
-}
-
-/// gRPC messages are percent-encoded beyond printable ASCII.
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-/// Dresses an answer that leaves, and tells the exchange.
-fn conclude(exchange: &Exchange, response: &mut Response<Body>) {
-    if let Some(server) = &exchange.worker.shared.policy.server_header {
-        response
-            .headers_mut()
-            .insert(header::SERVER, server.clone());
-    }
-    let leaving = exchange.served.stale || exchange.worker.stage() >= Stage::Announcing;
-    if leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        close(exchange, response);
-    }
-    let (parts, body) = std::mem::take(response).into_parts();
-    exchange.answered(&parts);
-    *response = Response::from_parts(parts, body);
-}
-
-fn close(exchange: &Exchange, response: &mut Response<Body>) {
-    if exchange.asked.version != Version::HTTP_2 {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// The answer with the body that ends the exchange.
-fn finish(end: EndGuard, mut response: Response<Body>) -> Response<Body> {
-    conclude(&end.0, &mut response);
-    if response.body().is_end_stream() {
-        // Nothing more will pass: the exchange ends here, without a body to wait for.
-        drop(end);
-        return response;
-    }
-    response.map(|body| Tracked::ending(body, end))
 }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::Command;
 use super::SocketKind;
 use super::sniff;
+use crate::descriptors::Descriptor;
 use crate::exchange::Connection;
 use crate::exchange::Door;
 use crate::exchange::Served;
@@ -174,6 +175,14 @@ impl<S: HttpService> Doorkeeper<S> {
         load.connected();
         load.connections.fetch_add(1, Ordering::Relaxed);
         let _counted = Counted(load);
+        let Some(_descriptor) = Descriptor::downstream() else {
+            if let Some((_, listener)) = self.find() {
+                let counts = listener.stats.parts.at(self.worker.index);
+                counts.cx_overflow.inc();
+            }
+            tracing::debug!(%peer, "closed at once: no file descriptor is left for it");
+            return;
+        };
         if let Err(error) = self.serve(socket, peer).await {
             tracing::debug!(%peer, %error, "connection closed before it was served");
         }

@@ -107,6 +107,7 @@ stats! {
 stats! {
     /// One worker's counts of one listener.
     ListenerShard {
+        cx_overflow = Counter "downstream_cx_overflow",
         cx_total = Counter "downstream_cx_total",
         cx_active = Gauge "downstream_cx_active",
         cx_destroy = Counter "downstream_cx_destroy",

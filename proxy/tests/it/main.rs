@@ -12,6 +12,7 @@ mod pki;
 mod plane;
 mod smuggling;
 mod stream;
+mod survival;
 mod telemetry;
 mod tls;
 mod xds;

@@ -5,10 +5,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::AcquireError;
 use super::Opening;
 use super::Pool;
 use crate::cluster::Cluster;
 use crate::connect::ConnectError;
+use crate::descriptors::Descriptor;
 
 pub(super) struct Waiting<'p>(&'p Rc<Pool>);
 
@@ -37,17 +39,23 @@ impl Drop for PendingGuard {
 pub(super) struct ConnectionGuard {
     cluster: Arc<Cluster>,
     worker: usize,
+    descriptor: Option<Descriptor>,
 }
 
 impl ConnectionGuard {
-    /// Of a connection that has entered the limit.
-    pub(super) fn new(pool: &Rc<Pool>, worker: usize) -> ConnectionGuard {
+    /// Of a connection that has entered the cluster's limit; there must be a file descriptor for it as well.
+    pub(super) fn new(pool: &Rc<Pool>, worker: usize) -> Result<ConnectionGuard, AcquireError> {
         let guard = ConnectionGuard {
             cluster: pool.cluster(),
             worker,
+            descriptor: Descriptor::upstream(),
         };
         guard.counts().cx_active.inc();
-        guard
+        if guard.descriptor.is_some() {
+            return Ok(guard);
+        }
+        guard.counts().cx_overflow.inc();
+        Err(AcquireError::Overflow)
     }
 
     pub(super) fn counts(&self) -> &crate::metrics::ClusterShard {
