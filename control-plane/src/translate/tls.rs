@@ -32,12 +32,12 @@ pub fn downstream(caller: &Caller, tls: &ListenerTls, protocol: Protocol) -> Opt
         // Any certificate ARN means the node's own certificate (design 5).
         ListenerCertificate::Acm(_) => SecretSource::Ads(caller.identity.clone()),
         ListenerCertificate::File(files) => certificate_files(files),
-        ListenerCertificate::Sds(secret) => SecretSource::Ads(secret.secret_name.clone()),
+        ListenerCertificate::Sds(secret) => sds(caller, secret),
     };
     let validation = tls.validation.as_ref().map(|validation| Validation {
         trust: match &validation.trust {
             ListenerTrust::File(file) => SecretSource::TrustFile(file.certificate_chain.clone()),
-            ListenerTrust::Sds(secret) => SecretSource::Ads(secret.secret_name.clone()),
+            ListenerTrust::Sds(secret) => sds(caller, secret),
         },
         subject_alt_names: validation.names().iter().map(|name| san(name)).collect(),
     });
@@ -70,7 +70,7 @@ pub fn upstream(
                 // Any authority ARN means the bundle of this installation (design 5).
                 ClientTrust::Acm(_) => SecretSource::Ads(caller.trust.clone()),
                 ClientTrust::File(file) => SecretSource::TrustFile(file.certificate_chain.clone()),
-                ClientTrust::Sds(secret) => SecretSource::Ads(secret.secret_name.clone()),
+                ClientTrust::Sds(secret) => sds(caller, secret),
             },
             subject_alt_names: match policy.validation.names() {
                 [] => expected_names(target),
@@ -90,7 +90,7 @@ pub fn upstream(
         .and_then(|policy| policy.certificate.as_ref())
         .map(|certificate| match certificate {
             ClientCertificate::File(files) => certificate_files(files),
-            ClientCertificate::Sds(secret) => SecretSource::Ads(secret.secret_name.clone()),
+            ClientCertificate::Sds(secret) => sds(caller, secret),
         });
     let sni = server_name(target).filter(|name| name.parse::<IpAddr>().is_err());
     Some(UpstreamTls {
@@ -100,6 +100,22 @@ pub fn upstream(
         alpn: alpn(target.mapping.protocol),
     })
 }
+
+/// What this authority gives the proxy, it gives over ADS. Any other secret the proxy takes from the SDS socket beside
+/// it, as App Mesh had it: `APPMESH_SDS_SOCKET_PATH` in its environment, this cluster in its bootstrap.
+fn sds(caller: &Caller, secret: &SdsSecret) -> SecretSource {
+    let name = secret.secret_name.clone();
+    if name == caller.identity || name == caller.trust {
+        return SecretSource::Ads(name);
+    }
+    SecretSource::Sds {
+        name,
+        cluster: SDS_CLUSTER.to_owned(),
+    }
+}
+
+/// Name of the static cluster in App Mesh's bootstrap.
+const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";
 
 fn certificate_files(files: &FileCertificate) -> SecretSource {
     SecretSource::CertificateFiles {
@@ -150,8 +166,8 @@ fn alpn(protocol: Protocol) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// Secrets that listeners and client policies name and this authority does not serve to this proxy. A stock Envoy waits
-/// for such a secret and what needs it stays closed, so a person should hear of it.
+/// Secrets that listeners and client policies name and this authority does not serve to this proxy. Without an SDS socket
+/// the proxy refuses what needs one, so a person should hear of it.
 pub fn foreign_secrets<'a>(
     caller: &Caller,
     listeners: impl Iterator<Item = &'a ListenerTls>,
@@ -187,7 +203,7 @@ pub fn foreign_secrets<'a>(
             .filter(|secret| secret.secret_name != *own);
         let say = |secret: &SdsSecret| {
             format!(
-                "secretName {:?} is not served here: this proxy's {what} is {own:?}",
+                "secretName {:?} comes from the proxy's SDS socket (APPMESH_SDS_SOCKET_PATH): the {what} served here is {own:?}",
                 secret.secret_name
             )
         };
