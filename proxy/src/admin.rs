@@ -3,6 +3,7 @@
 //! status, metrics and snapshots; changes nothing but the drain, the log level and the health answer.
 
 mod agent;
+mod certs;
 mod dump;
 mod pages;
 mod stats;
@@ -91,7 +92,7 @@ pub fn admin(pages: Pages) -> Router {
         .route("/metrics", get(stats::prometheus))
         .route("/clusters", get(pages::clusters))
         .route("/listeners", get(pages::listeners))
-        .route("/certs", get(pages::certs))
+        .route("/certs", get(certs::certs))
         .route("/config", get(config))
         .route("/config_dump", get(dump::config_dump))
         .route("/logging", post(logging))

@@ -38,6 +38,7 @@ use crate::xds::apply::Applier;
 use crate::xds::client;
 use crate::xds::client::ChannelError;
 use crate::xds::client::Control;
+use crate::xds::sds;
 use crate::xds::status::Status;
 
 /// After the listeners have closed, what is in flight may take this long to finish.
@@ -45,7 +46,7 @@ const LAST_EXCHANGES: Duration = Duration::from_secs(15);
 /// Background tasks (export, logs, state) may take this long to put away what they hold.
 const LAST_TASKS: Duration = Duration::from_secs(5);
 /// Key material on disk is looked at this often.
-const LOOK_AT_FILES: Duration = Duration::from_secs(5);
+const LOOK_AT_FILES: Duration = Duration::from_millis(500);
 
 /// A proxy that could not start.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +176,8 @@ impl App {
         );
         tasks.spawn("agent", serve(agent, admin::agent(pages), tasks.stop()));
         listening::announce(&bound);
+        // Before the stream: what it brings may name secrets of the socket.
+        start_sds(&config, &tasks, &control)?;
         start_control(&config, &tasks, &control, channel, state);
         watch_files(&tasks, live, control);
         Ok(App {
@@ -305,6 +308,17 @@ fn start_control(
     tasks.spawn("xds", async move {
         client::keep(&config, channel, control, stop).await
     });
+}
+
+fn start_sds(config: &Config, tasks: &Tasks, control: &Control) -> Result<(), AppError> {
+    let Some(endpoint) = &config.sds else {
+        return Ok(());
+    };
+    control.applier.lock().open_socket();
+    let (channel, node) = (client::channel(endpoint)?, client::node(config));
+    let keeping = sds::keep(channel, node, control.clone(), tasks.stop());
+    tasks.spawn("sds", keeping);
+    Ok(())
 }
 
 /// Certificates in files are taken anew when they change.

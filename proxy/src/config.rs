@@ -88,6 +88,8 @@ pub struct Config {
     pub node: Node,
     /// Where the control plane is.
     pub xds: XdsEndpoint,
+    /// Where secrets of `sds` sources come from that the control plane does not serve.
+    pub sds: Option<XdsEndpoint>,
     /// Admin server.
     pub admin: SocketAddr,
     /// Agent server.
@@ -222,6 +224,7 @@ impl Args {
         let mut report = Report::default();
         let node = node::check(self.resource_arn.as_deref(), env, &mut report);
         let xds = self.check_xds(&mut report);
+        let sds = appmesh::sds_socket(env, &mut report);
         let admin_port = report.parse(
             "ENVOY_ADMIN_ACCESS_PORT",
             env("ENVOY_ADMIN_ACCESS_PORT").as_deref(),
@@ -258,6 +261,7 @@ impl Args {
         Ok(Config {
             node,
             xds,
+            sds,
             admin,
             agent,
             ingress,
@@ -415,6 +419,7 @@ impl Config {
         serde_json::json!({
             "node": {"id": self.node.id, "cluster": self.node.cluster},
             "xds": self.xds.uri,
+            "sds": self.sds.as_ref().map(|sds| &sds.uri),
             "admin": self.admin.to_string(),
             "agent": self.agent.to_string(),
             "ingress": self.ingress.to_string(),

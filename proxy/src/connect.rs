@@ -196,14 +196,15 @@ async fn secure(
     let name = named
         .and_then(|name| ServerName::try_from(name).ok())
         .unwrap_or_else(|| ServerName::IpAddress(endpoint.ip().into()));
-    let stream = TlsConnector::from(Arc::clone(config))
+    let shaken = TlsConnector::from(Arc::clone(config))
         .connect(name, stream)
         .await
-        .map_err(|source| ConnectError::Tls {
-            endpoint,
-            source: Arc::new(source),
-        })?;
-    Ok(Stream::Tls(Box::new(stream.into())))
+        .and_then(|stream| tls.admit(stream));
+    let secure = shaken.map_err(|source| ConnectError::Tls {
+        endpoint,
+        source: Arc::new(source),
+    })?;
+    Ok(Stream::Tls(Box::new(secure)))
 }
 
 fn count(counts: &ClusterShard, result: &Result<Stream, ConnectError>) {
@@ -212,7 +213,7 @@ fn count(counts: &ClusterShard, result: &Result<Stream, ConnectError>) {
             counts.cx_total.inc();
             if let Stream::Tls(tls) = stream {
                 counts.ssl_handshake.inc();
-                if tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+                if tls.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
                     counts.ssl_session_reused.inc();
                 }
             }

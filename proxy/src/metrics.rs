@@ -121,6 +121,8 @@ pub struct Process {
     pub access_log_dropped: Count,
     /// Access log lines written.
     pub access_log_written: Count,
+    /// Certificates, keys or bundles that could not take the place of the last good ones.
+    pub key_material_refused: Count,
     /// Accept errors (`EMFILE` and the like).
     pub accept_errors: Count,
 }

@@ -6,6 +6,9 @@
 pub mod chain;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -17,6 +20,7 @@ use pillion_xds::endpoint::ClusterLoadAssignment;
 use pillion_xds::listener as xds_listener;
 use pillion_xds::resource::Rejected;
 use pillion_xds::route::RouteConfiguration;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
@@ -24,7 +28,9 @@ use crate::metrics::Metrics;
 use crate::route::RouteTable;
 use crate::tls;
 use crate::tls::ClientTls;
+use crate::tls::Material;
 use crate::tls::Secrets;
+use crate::tls::ServerTls;
 
 pub use chain::Chain;
 pub use chain::Filter;
@@ -43,6 +49,18 @@ pub struct Resources {
     pub endpoints: BTreeMap<String, Arc<ClusterLoadAssignment>>,
     /// SDS, and this proxy's own identity.
     pub secrets: Secrets,
+    /// From the SDS socket; `None` where none is configured.
+    pub socket_secrets: Option<Secrets>,
+}
+
+impl Resources {
+    /// Secrets by where they came from.
+    pub fn material(&self) -> Material<'_> {
+        Material {
+            ads: &self.secrets,
+            socket: self.socket_secrets.as_ref(),
+        }
+    }
 }
 
 /// The configuration that requests are served by.
@@ -119,15 +137,31 @@ impl Snapshot {
 
     /// Whether a certificate, key or trust file in use has changed on disk; compiling again then takes the new ones.
     pub fn files_changed(&self) -> bool {
-        self.clusters
-            .values()
-            .filter_map(|cluster| cluster.tls.as_ref())
-            .any(|tls| tls.files_changed())
-            || self
-                .listeners
-                .values()
-                .flat_map(|listener| listener.chains())
-                .any(|chain| chain.tls.as_ref().is_some_and(|tls| tls.files_changed()))
+        self.client_tls().any(|tls| tls.files_changed())
+            || self.server_tls().any(|tls| tls.files_changed())
+    }
+
+    /// Files that certificates, keys and roots in use were read from.
+    pub fn key_files(&self) -> BTreeSet<PathBuf> {
+        let clients = self.client_tls().flat_map(|tls| tls.files());
+        let servers = self.server_tls().flat_map(|tls| tls.files());
+        clients.chain(servers).map(Path::to_owned).collect()
+    }
+
+    /// Certificates that this proxy shows.
+    pub fn certificates(&self) -> impl Iterator<Item = CertificateDer<'static>> {
+        let clients = self.client_tls().filter_map(|tls| tls.certificate());
+        let servers = self.server_tls().filter_map(|tls| tls.certificate());
+        clients.chain(servers).cloned()
+    }
+
+    fn client_tls(&self) -> impl Iterator<Item = &Arc<ClientTls>> {
+        self.clusters.values().filter_map(|one| one.tls.as_ref())
+    }
+
+    fn server_tls(&self) -> impl Iterator<Item = &Arc<ServerTls>> {
+        let chains = self.listeners.values().flat_map(|one| one.chains());
+        chains.filter_map(|chain| chain.tls.as_ref())
     }
 }
 
@@ -172,7 +206,7 @@ fn compile_cluster(
     if let Some(assignment) = &assignment {
         literals_only(assignment, "endpoints")?;
     }
-    let tls = upstream_tls(config, before, &resources.secrets)?;
+    let tls = upstream_tls(config, before, resources.material(), metrics)?;
     if let Some(before) = before
         && before.is_current(config, assignment.as_ref())
         && same(before.tls.as_ref(), tls.as_ref())
@@ -222,7 +256,8 @@ fn literals_only(assignment: &ClusterLoadAssignment, field: &str) -> Result<(), 
 fn upstream_tls(
     config: &xds_cluster::Cluster,
     before: Option<&Arc<Cluster>>,
-    secrets: &Secrets,
+    material: Material<'_>,
+    metrics: &Metrics,
 ) -> Result<Option<Arc<ClientTls>>, String> {
     let Some(source) = &config.tls else {
         return Ok(None);
@@ -230,17 +265,30 @@ fn upstream_tls(
     let kept = before
         .filter(|before| before.config.protocol == config.protocol)
         .and_then(|before| before.tls.as_ref());
-    if let Some(kept) = kept.filter(|kept| kept.is_current(source, secrets)) {
+    if let Some(kept) = kept.filter(|kept| kept.is_current(source, material)) {
         return Ok(Some(Arc::clone(kept)));
     }
     let alpn: &[&str] = match config.protocol {
         xds_cluster::UpstreamProtocol::Http2 => &["h2"],
         xds_cluster::UpstreamProtocol::Http1 | xds_cluster::UpstreamProtocol::UseDownstream => &[],
     };
-    let built = tls::client(source, secrets, alpn);
+    let built = tls::client(source, material, alpn, kept.map(Arc::as_ref));
+    tell_refused(&config.name, built.refused.as_ref(), metrics);
     match &built.config {
         Err(error) if !error.is_pending() => Err(format!("transport_socket: {error}")),
         _ => Ok(Some(Arc::new(built))),
+    }
+}
+
+/// New key material that is of no use is told of once, by whom it was for.
+fn tell_refused(context: &str, refused: Option<&tls::TlsError>, metrics: &Metrics) {
+    if let Some(error) = refused {
+        metrics.process().key_material_refused.add_shared(1);
+        tracing::warn!(
+            context,
+            reason = %error,
+            "new key material refused; the last good one serves"
+        );
     }
 }
 
@@ -278,7 +326,7 @@ fn compile_listeners(
     let mut listeners = BTreeMap::new();
     let room = chain::Room {
         routes,
-        secrets: &resources.secrets,
+        material: resources.material(),
         metrics: &previous.metrics,
     };
     for (name, source) in &resources.listeners {

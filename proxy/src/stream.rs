@@ -15,7 +15,8 @@ use tokio::io::AsyncWrite;
 use tokio::io::DuplexStream;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+
+use crate::tls::standing::Secure;
 
 /// A connected stream.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub enum Stream {
     /// A stream whose first bytes were read to look at, and are read again.
     Rewound(Bytes, Box<Stream>),
     /// TLS on a stream, either side.
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<Secure>),
 }
 
 impl Stream {
@@ -47,7 +48,10 @@ macro_rules! each {
             Stream::Tcp($io) => $call,
             Stream::Memory($io) => $call,
             Stream::Rewound(_, $io) => $call,
-            Stream::Tls($io) => $call,
+            Stream::Tls(secure) => {
+                let $io = &mut secure.stream;
+                $call
+            }
         }
     };
 }
@@ -61,7 +65,10 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Stream::Memory(io) => Pin::new(io).poll_read(cx, buf),
-            Stream::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Tls(secure) => {
+                secure.poll_good(cx)?;
+                Pin::new(&mut secure.stream).poll_read(cx, buf)
+            }
             Stream::Rewound(read, io) if read.is_empty() => Pin::new(io).poll_read(cx, buf),
             Stream::Rewound(read, _) => {
                 let number = read.len().min(buf.remaining());
@@ -75,18 +82,24 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Stream::Tls(secure) = self.as_mut().get_mut() {
+            secure.poll_good(cx)?;
+        }
         each!(self, io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Stream::Tls(secure) = self.as_mut().get_mut() {
+            secure.poll_good(cx)?;
+        }
         each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
     }
 
@@ -95,7 +108,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(io) => io.is_write_vectored(),
             Stream::Memory(io) => io.is_write_vectored(),
             Stream::Rewound(_, io) => io.is_write_vectored(),
-            Stream::Tls(io) => io.is_write_vectored(),
+            Stream::Tls(secure) => secure.stream.is_write_vectored(),
         }
     }
 

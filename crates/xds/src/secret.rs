@@ -30,7 +30,7 @@ pub enum SecretValue {
         /// PKCS#8.
         key: String,
     },
-    /// Trusted roots, PEM.
+    /// Trusted roots, PEM. Revocation lists may stand among them.
     TrustBundle(String),
 }
 
@@ -174,15 +174,18 @@ fn check_certificate(certificate: proto::TlsCertificate) -> Checked<SecretValue>
 }
 
 fn check_bundle(context: proto::CertificateValidationContext) -> Checked<SecretValue> {
-    let (trusted_ca, names) = tls::decode_context(context)?;
+    let tls::Context { roots, crl, names } = tls::decode_context(context)?;
     if !names.is_empty() {
         return Err(Refusal::new(
             "match_typed_subject_alt_names",
             "must stand in the TLS context, not in the bundle",
         ));
     }
-    Ok(SecretValue::TrustBundle(field::inline_text(
-        "trusted_ca",
-        trusted_ca,
-    )?))
+    let mut bundle = field::inline_text("trusted_ca", roots)?;
+    if let Some(crl) = crl {
+        // Envoy takes lists from either field; here they are one text.
+        bundle.push('\n');
+        bundle.push_str(&field::inline_text("crl", Some(crl))?);
+    }
+    Ok(SecretValue::TrustBundle(bundle))
 }

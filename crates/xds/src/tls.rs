@@ -346,14 +346,17 @@ fn decode_socket_source(api: &core::ApiConfigSource) -> Checked<String> {
 fn decode_validation(kind: ValidationContextType) -> Checked<Validation> {
     match kind {
         ValidationContextType::ValidationContext(context) => {
-            let (trusted_ca, subject_alt_names) =
+            let Context { roots, crl, names } =
                 decode_context(context).under("validation_context")?;
+            if crl.is_some() {
+                return Err(Refusal::new("validation_context.crl", CRL_ELSEWHERE));
+            }
             Ok(Validation {
                 trust: SecretSource::TrustFile(field::file_name(
                     "validation_context.trusted_ca",
-                    trusted_ca,
+                    roots,
                 )?),
-                subject_alt_names,
+                subject_alt_names: names,
             })
         }
         ValidationContextType::ValidationContextSdsSecretConfig(config) => Ok(Validation {
@@ -385,8 +388,12 @@ fn decode_combined(combined: CombinedCertificateValidationContext) -> Checked<Va
     );
     let context = default_validation_context.unwrap_or_default();
     let check = || {
-        let (trusted_ca, names) = decode_context(context)?;
-        refuse!(trusted_ca);
+        let Context {
+            roots: trusted_ca,
+            crl,
+            names,
+        } = decode_context(context)?;
+        refuse!(trusted_ca, crl);
         Ok(names)
     };
     let subject_alt_names = check().under("default_validation_context")?;
@@ -400,10 +407,17 @@ fn decode_combined(combined: CombinedCertificateValidationContext) -> Checked<Va
     })
 }
 
-/// Roots and names of a validation context; everything else it could say is refused.
-pub(crate) fn decode_context(
-    context: proto::CertificateValidationContext,
-) -> Checked<(Option<core::DataSource>, Vec<SanMatch>)> {
+const CRL_ELSEWHERE: &str = "must stand in the file of trusted_ca or beside it, in <file>.crl; or come by SDS with its bundle";
+
+/// What a validation context says.
+pub(crate) struct Context {
+    pub(crate) roots: Option<core::DataSource>,
+    pub(crate) crl: Option<core::DataSource>,
+    pub(crate) names: Vec<SanMatch>,
+}
+
+/// Roots, revocation lists and names of a validation context; everything else it could say is refused.
+pub(crate) fn decode_context(context: proto::CertificateValidationContext) -> Checked<Context> {
     let proto::CertificateValidationContext {
         trusted_ca,
         ca_certificate_provider_instance,
@@ -418,7 +432,7 @@ pub(crate) fn decode_context(
         allow_expired_certificate,
         trust_chain_verification,
         custom_validator_config,
-        only_verify_leaf_cert_crl: _, // says nothing without a crl
+        only_verify_leaf_cert_crl,
         max_verify_depth,
         suppress_client_ca_list: _, // a hint to clients
     } = context;
@@ -429,10 +443,10 @@ pub(crate) fn decode_context(
         verify_certificate_hash,
         match_subject_alt_names,
         require_signed_certificate_timestamp,
-        crl,
         allow_expired_certificate,
         trust_chain_verification,
         custom_validator_config,
+        only_verify_leaf_cert_crl,
         max_verify_depth,
     );
     let names = field::each(
@@ -440,7 +454,11 @@ pub(crate) fn decode_context(
         match_typed_subject_alt_names,
         decode_san,
     )?;
-    Ok((trusted_ca, names))
+    Ok(Context {
+        roots: trusted_ca,
+        crl,
+        names,
+    })
 }
 
 fn decode_san(san: proto::SubjectAltNameMatcher) -> Checked<SanMatch> {

@@ -4,7 +4,6 @@
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use axum::extract::RawQuery;
 use axum::extract::State;
@@ -12,12 +11,8 @@ use axum::response::Html;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use pillion_xds::endpoint::Health;
-use pillion_xds::secret::Secret;
-use pillion_xds::secret::SecretValue;
 use serde_json::Value;
 use serde_json::json;
-use x509_parser::extensions::GeneralName;
-use x509_parser::pem::Pem;
 
 use super::Pages;
 use super::pretty;
@@ -179,82 +174,4 @@ pub(super) async fn listeners(State(pages): State<Pages>, RawQuery(raw): RawQuer
         .map(|(name, addr)| format!("{name}::{addr}\n"))
         .collect();
     lines.into_response()
-}
-
-pub(super) async fn certs(State(pages): State<Pages>) -> Response {
-    let applier = pages.control.applier.lock();
-    let all: Vec<Value> = applier
-        .resources()
-        .secrets
-        .values()
-        .map(|secret| certificate_json(secret))
-        .collect();
-    drop(applier);
-    pretty(&json!({"certificates": all}))
-}
-
-fn certificate_json(secret: &Secret) -> Value {
-    match &secret.value {
-        SecretValue::Certificate { chain, .. } => {
-            json!({"name": secret.name, "ca_cert": [], "cert_chain": details(chain)})
-        }
-        SecretValue::TrustBundle(roots) => {
-            json!({"name": secret.name, "ca_cert": details(roots), "cert_chain": []})
-        }
-    }
-}
-
-/// One entry per certificate that parses.
-fn details(pem: &str) -> Vec<Value> {
-    let blocks = Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
-    blocks
-        .filter_map(|block| {
-            block
-                .parse_x509()
-                .ok()
-                .map(|certificate| detail(&certificate))
-        })
-        .collect()
-}
-
-fn detail(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Value {
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let names: Vec<Value> = names
-        .iter()
-        .flat_map(|names| &names.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(json!({"uri": uri})),
-            GeneralName::DNSName(dns) => Some(json!({"dns": dns})),
-            GeneralName::IPAddress(bytes) => Some(json!({"ip_address": ip_text(bytes)})),
-            _ => None,
-        })
-        .collect();
-    let validity = certificate.validity();
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let left = validity
-        .not_after
-        .timestamp()
-        .saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
-    json!({
-        "serial_number": certificate.raw_serial_as_string().replace(':', ""),
-        "subject": certificate.subject().to_string(),
-        "subject_alt_names": names,
-        "valid_from": validity.not_before.timestamp(),
-        "expiration_time": validity.not_after.timestamp(),
-        "days_until_expiration": left / 86_400,
-        "seconds_until_expiration": left,
-    })
-}
-
-fn ip_text(bytes: &[u8]) -> String {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return std::net::Ipv4Addr::from(v4).to_string();
-    }
-    match <[u8; 16]>::try_from(bytes) {
-        Ok(v6) => std::net::Ipv6Addr::from(v6).to_string(),
-        Err(_) => String::new(),
-    }
 }

@@ -141,7 +141,11 @@ fn raw_stats(pages: &Pages) -> BTreeMap<String, (u64, Kind)> {
         ),
     ];
     let levels = levels.map(|(name, number)| (name.to_owned(), (number as u64, Kind::Gauge)));
-    data.chain(control).chain(levels).collect()
+    let days = super::certs::days_left(&snapshot).map(|days| {
+        let name = "server.days_until_first_cert_expiring".to_owned();
+        (name, (days, Kind::Gauge))
+    });
+    data.chain(control).chain(levels).chain(days).collect()
 }
 
 /// Envoy's gauges among the plain names of the data path.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Env;
 use super::PORT;
 use super::Report;
+use super::XdsEndpoint;
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -22,6 +23,7 @@ App Mesh's variables keep their meaning:
   APPMESH_RESOURCE_ARN          older: APPMESH_RESOURCE_NAME, APPMESH_VIRTUAL_NODE_NAME
   APPMESH_RESOURCE_CLUSTER      node.cluster [default: the ARN]
   APPMESH_XDS_ENDPOINT          the control plane
+  APPMESH_SDS_SOCKET_PATH       unix socket of an SDS server, such as a SPIRE agent's
   ENVOY_LOG_LEVEL               trace, debug, info, warning, error, critical, off [default: info]
   ENVOY_CONCURRENCY             worker threads [default: cores]
   ENVOY_ADMIN_ACCESS_PORT       [default: 9901]
@@ -84,6 +86,21 @@ fn log_filter(level: Option<&str>, report: &mut Report) -> String {
     ours.to_owned()
 }
 
+/// `/run/spire/sockets/agent.sock`, which need not be there yet.
+pub(super) fn sds_socket(env: Env<'_>, report: &mut Report) -> Option<XdsEndpoint> {
+    let setting = "APPMESH_SDS_SOCKET_PATH";
+    let written = env(setting).filter(|text| !text.is_empty())?;
+    let path = written.strip_prefix("unix://").unwrap_or(&written);
+    if !path.starts_with('/') {
+        let why = "is no absolute path; give the SDS server's socket, such as /run/spire/sockets/agent.sock";
+        report.add(setting, &written, why);
+    }
+    Some(XdsEndpoint {
+        uri: format!("unix://{path}"),
+        ca: None,
+    })
+}
+
 pub(super) fn agent_addr(env: Env<'_>, report: &mut Report, port: u16) -> SocketAddr {
     let setting = "APPNET_AGENT_HTTP_PORT";
     let port = report.parse(setting, env(setting).as_deref(), port, PORT);
@@ -116,10 +133,6 @@ const REPLACED: &[(&str, &str)] = &[
     (
         "XRAY_SAMPLING_RULE_MANIFEST",
         "sampling rule files are not read; use XRAY_SAMPLING_RATE",
-    ),
-    (
-        "APPMESH_SDS_SOCKET_PATH",
-        "SDS sockets are not used; identities come from the control plane's authority",
     ),
     (
         "ENVOY_CONFIG_FILE",

@@ -275,7 +275,8 @@ impl<S: HttpService> Doorkeeper<S> {
             .as_ref()
             .map_err(|error| io::Error::other(error.to_string()))?;
         let limit = self.worker.shared.policy.limits.handshake;
-        let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        let acceptor = TlsAcceptor::from(Arc::clone(config));
+        let handshake = async { tls.admit(acceptor.accept(stream).await?) };
         let stream = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -293,7 +294,7 @@ impl<S: HttpService> Doorkeeper<S> {
             }
         };
         counts.ssl_handshake.inc();
-        let state = stream.get_ref().1;
+        let state = stream.session();
         if state.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
             counts.ssl_session_reused.inc();
         }
@@ -302,9 +303,9 @@ impl<S: HttpService> Doorkeeper<S> {
         }
         let secured = Secured {
             peer_uri: tls::peer_uri(state.peer_certificates()),
-            server_name: state.server_name().map(Box::from),
+            server_name: stream.server_name().map(Box::from),
         };
-        Ok((Stream::Tls(Box::new(stream.into())), Some(secured)))
+        Ok((Stream::Tls(Box::new(stream)), Some(secured)))
     }
 
     fn connection(
@@ -423,7 +424,7 @@ impl<S: HttpService> Doorkeeper<S> {
 /// HTTP/2 by ALPN or preface.
 async fn version(stream: Stream) -> (bool, Stream) {
     if let Stream::Tls(tls) = &stream {
-        match tls.get_ref().1.alpn_protocol() {
+        match tls.session().alpn_protocol() {
             Some(b"h2") => return (true, stream),
             Some(b"http/1.1") => return (false, stream),
             _ => {}

@@ -260,6 +260,10 @@ pub(super) fn plain(metrics: &Metrics) -> Vec<(String, u64)> {
         process.accept_errors.get(),
     ));
     all.push((
+        "server.key_material_refused".to_owned(),
+        process.key_material_refused.get(),
+    ));
+    all.push((
         "access_logs.written".to_owned(),
         process.access_log_written.get(),
     ));
@@ -310,6 +314,10 @@ impl Collector for Families {
         for (name, count) in [
             ("pillion_proxy_panics_total", &process.panics),
             ("pillion_proxy_accept_errors_total", &process.accept_errors),
+            (
+                "pillion_proxy_key_material_refused_total",
+                &process.key_material_refused,
+            ),
             (
                 "pillion_proxy_access_log_written_total",
                 &process.access_log_written,

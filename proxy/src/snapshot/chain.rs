@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::metrics::TcpStats;
 use crate::route::RouteTable;
 use crate::tls;
-use crate::tls::Secrets;
+use crate::tls::Material;
 use crate::tls::ServerTls;
 
 /// A compiled listener.
@@ -91,7 +91,7 @@ pub struct Hello {
 /// What listeners are compiled against.
 pub(super) struct Room<'a> {
     pub(super) routes: &'a HashMap<String, Arc<RouteTable>>,
-    pub(super) secrets: &'a Secrets,
+    pub(super) material: Material<'a>,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -248,7 +248,7 @@ impl Chain {
         let tls = source
             .tls
             .as_ref()
-            .map(|tls| server_tls(tls, before, room.secrets))
+            .map(|tls| server_tls(tls, before, room, &source.name))
             .transpose()?;
         let filter = match &source.filter {
             xds::NetworkFilter::Http(manager) => Filter::Http(Http::compile(manager, room)?),
@@ -270,15 +270,15 @@ impl Chain {
 fn server_tls(
     source: &xds::DownstreamTls,
     before: Option<&Arc<Chain>>,
-    secrets: &Secrets,
+    room: &Room<'_>,
+    name: &str,
 ) -> Result<Arc<ServerTls>, String> {
-    let kept = before
-        .and_then(|before| before.tls.as_ref())
-        .filter(|kept| kept.is_current(source, secrets));
-    if let Some(kept) = kept {
+    let before = before.and_then(|before| before.tls.as_ref());
+    if let Some(kept) = before.filter(|kept| kept.is_current(source, room.material)) {
         return Ok(Arc::clone(kept));
     }
-    let built = tls::server(source, secrets);
+    let built = tls::server(source, room.material, before.map(Arc::as_ref));
+    super::tell_refused(name, built.refused.as_ref(), room.metrics);
     match &built.config {
         Err(error) if !error.is_pending() => Err(format!("transport_socket: {error}")),
         _ => Ok(Arc::new(built)),

@@ -112,6 +112,35 @@ impl Applier {
         self.recompile();
     }
 
+    /// From now on secrets come over an SDS socket as well.
+    pub fn open_socket(&mut self) {
+        self.resources.socket_secrets.get_or_insert_default();
+    }
+
+    /// Names that the SDS socket is asked for.
+    pub fn wanted_from_socket(&self) -> BTreeSet<String> {
+        names::secrets(&self.resources).from_socket()
+    }
+
+    /// Whether only the SDS socket serves this name.
+    pub fn needs_from_socket(&self, name: &str) -> bool {
+        names::secrets(&self.resources).socket.contains(name)
+    }
+
+    /// Takes a secret of the SDS socket.
+    pub fn put_from_socket(&mut self, secret: Secret) {
+        let secrets = self.resources.socket_secrets.get_or_insert_default();
+        secrets.insert(secret.name.clone(), Arc::new(secret));
+        self.recompile();
+    }
+
+    /// Forgets secrets of the SDS socket that nothing names any more.
+    pub fn keep_from_socket(&mut self, named: &BTreeSet<String>) {
+        if let Some(secrets) = &mut self.resources.socket_secrets {
+            secrets.retain(|name, _| named.contains(name));
+        }
+    }
+
     /// Compiles again: key material on disk has changed.
     pub fn recompile(&mut self) {
         let (snapshot, rejected) = Snapshot::compile(&self.resources, &self.live.current());
@@ -178,6 +207,10 @@ impl Applier {
             .filter(|kind| !self.answered.contains(kind))
             .map(|kind| format!("{kind:?} resources"))
             .collect();
+        let from_socket = |name: &String| {
+            let secrets = self.resources.socket_secrets.as_ref();
+            secrets.is_some_and(|secrets| secrets.contains_key(name))
+        };
         for kind in [
             ResourceType::Route,
             ResourceType::Endpoint,
@@ -186,13 +219,17 @@ impl Applier {
             let missing = self.wanted(kind).into_iter().filter(|name| {
                 get(&self.resources, kind, name).is_none()
                     && !self.absent.contains(&(kind, name.clone()))
+                    && !(kind == ResourceType::Secret && from_socket(name))
             });
             pending.extend(missing.map(|name| format!("{kind:?} {name}")));
         }
         let identity = self
             .identity()
-            .filter(|name| !self.resources.secrets.contains_key(name));
+            .filter(|name| !self.resources.secrets.contains_key(name) && !from_socket(name));
         pending.extend(identity.map(|name| format!("certificate for {name}")));
+        let over_socket = names::secrets(&self.resources).socket.into_iter();
+        let missing = over_socket.filter(|name| !from_socket(name));
+        pending.extend(missing.map(|name| format!("secret {name} of the SDS socket")));
         pending
     }
 

@@ -138,7 +138,7 @@ pub async fn keep(config: &Config, channel: Channel, control: Control, stop: Can
 }
 
 /// How this proxy introduces itself.
-fn node(config: &Config) -> ProtoNode {
+pub fn node(config: &Config) -> ProtoNode {
     let text = |text: &str| protobuf::Value {
         kind: Some(protobuf::value::Kind::StringValue(text.to_owned())),
     };

@@ -46,6 +46,8 @@ pub struct SecretNames {
     pub identities: BTreeSet<String>,
     /// All others: asked for by SDS.
     pub streamed: BTreeSet<String>,
+    /// Those that an SDS socket serves.
+    pub socket: BTreeSet<String>,
 }
 
 /// Secrets that TLS contexts ask for.
@@ -77,14 +79,31 @@ impl SecretNames {
                 self.identities.insert(name.clone())
             }
             Some(SecretSource::Ads(name)) => self.streamed.insert(name.clone()),
-            _ => false,
+            Some(SecretSource::Sds { name, .. }) => self.socket.insert(name.clone()),
+            Some(SecretSource::CertificateFiles { .. } | SecretSource::TrustFile(_)) | None => {
+                false
+            }
         };
     }
 
     fn trust(&mut self, source: Option<&SecretSource>) {
-        if let Some(SecretSource::Ads(name)) = source {
-            self.streamed.insert(name.clone());
-        }
+        match source {
+            Some(SecretSource::Ads(name)) => self.streamed.insert(name.clone()),
+            Some(SecretSource::Sds { name, .. }) => self.socket.insert(name.clone()),
+            Some(SecretSource::CertificateFiles { .. } | SecretSource::TrustFile(_)) | None => {
+                false
+            }
+        };
+    }
+}
+
+impl SecretNames {
+    /// What an SDS socket is asked for: what only it serves, and what it may serve instead of the control plane.
+    pub fn from_socket(self) -> BTreeSet<String> {
+        let mut names = self.socket;
+        names.extend(self.identities);
+        names.extend(self.streamed);
+        names
     }
 }
 
