@@ -41,8 +41,6 @@ use super::route;
 use super::tls;
 
 const INGRESS_PORT: u16 = 15000;
-/// App Mesh let these through `DROP_ALL`, so that an app can reach the AWS API without declaring it.
-const ALWAYS_ALLOWED: &str = "*.amazonaws.com";
 
 /// The two listeners of a sidecar; the inbound one only where there is something to listen for.
 pub fn node(
@@ -104,17 +102,46 @@ pub fn node(
         direction: Direction::Outbound,
         original_destination: true,
         filter_chains: outbound(view, callees, clusters, &logs),
-        default_filter_chain: Some(FilterChain {
-            name: "egress_explicit".to_owned(),
-            matching: FilterChainMatch::default(),
-            tls: None,
-            filter: http("egress", &route::egress_name(route::EXPLICIT_PORT), &logs),
+        // What was going to a port that no backend has: closed, unless everything may pass.
+        default_filter_chain: (view.mesh_spec.egress() == EgressFilterType::AllowAll).then(|| {
+            FilterChain {
+                name: "egress_allow_all".to_owned(),
+                matching: FilterChainMatch::default(),
+                tls: None,
+                filter: original(cluster::allow_all(view.mesh), &logs),
+            }
         }),
     });
     listeners
 }
 
-/// Chains of redirected connections: by the port they were going to, then what the egress filter lets through.
+/// Explicit calls: nobody redirected them, so the port they were going to is the listener's own.
+fn explicit(logs: &[AccessLog]) -> FilterChain {
+    FilterChain {
+        name: "egress_explicit".to_owned(),
+        matching: FilterChainMatch {
+            destination_port: Some(route::EXPLICIT_PORT),
+            ..FilterChainMatch::default()
+        },
+        tls: None,
+        filter: http("egress", &route::egress_name(route::EXPLICIT_PORT), logs),
+    }
+}
+
+/// Bytes to where the connection was going.
+fn original(cluster: String, logs: &[AccessLog]) -> NetworkFilter {
+    NetworkFilter::Tcp(TcpProxy {
+        stat_prefix: "egress".to_owned(),
+        clusters: vec![WeightedCluster {
+            name: cluster,
+            weight: 1,
+        }],
+        idle_timeout: Some(callee::DEFAULT_IDLE),
+        access_logs: logs.to_vec(),
+    })
+}
+
+/// Chains of connections by the port they were going to, then what the egress filter lets through by name.
 fn outbound(
     view: &NodeView<'_>,
     callees: &[Callee<'_>],
@@ -135,51 +162,36 @@ fn outbound(
             filter: http("egress", &route::egress_name(*port), logs),
         })
         .collect();
+    chains.push(explicit(logs));
     chains.extend(tcp_chains(callees, clusters, logs, http_ports.clone()));
-    let original = |cluster: String| {
-        let clusters = vec![WeightedCluster {
-            name: cluster,
-            weight: 1,
-        }];
-        let idle_timeout = Some(callee::DEFAULT_IDLE);
-        NetworkFilter::Tcp(TcpProxy {
-            stat_prefix: "egress".to_owned(),
-            clusters,
-            idle_timeout,
-            access_logs: logs.to_vec(),
-        })
+    // TLS that the app began itself is opaque; on a port that some backend uses it must be told apart too.
+    let ports = http_ports.into_iter().map(Some);
+    let (name, server_names, cluster, ports) = match view.mesh_spec.egress() {
+        EgressFilterType::DropAll => (
+            "egress_amazonaws",
+            vec![route::ALWAYS_ALLOWED.to_owned()],
+            cluster::amazonaws(view.mesh),
+            ports.chain([None]).collect::<Vec<_>>(),
+        ),
+        // The listener's default lets the other ports pass, and does not wait for the client to speak first.
+        EgressFilterType::AllowAll => (
+            "egress_tls",
+            Vec::new(),
+            cluster::allow_all(view.mesh),
+            ports.collect(),
+        ),
     };
-    let tls = FilterChainMatch {
-        transport: Some(TransportProtocol::Tls),
-        ..FilterChainMatch::default()
-    };
-    match view.mesh_spec.egress() {
-        EgressFilterType::DropAll => chains.push(FilterChain {
-            name: "egress_amazonaws".to_owned(),
-            matching: FilterChainMatch {
-                server_names: vec![ALWAYS_ALLOWED.to_owned()],
-                ..tls
-            },
-            tls: None,
-            filter: original(cluster::amazonaws(view.mesh)),
-        }),
-        EgressFilterType::AllowAll => {
-            // TLS that the app began itself is opaque; on a port that some backend uses it must be told apart too.
-            let ports = http_ports.into_iter().map(Some).chain([None]);
-            chains.extend(ports.map(|port| FilterChain {
-                name: port.map_or_else(
-                    || "egress_tls".to_owned(),
-                    |port| format!("egress_tls_{port}"),
-                ),
-                matching: FilterChainMatch {
-                    destination_port: port,
-                    ..tls.clone()
-                },
-                tls: None,
-                filter: original(cluster::allow_all(view.mesh)),
-            }));
-        }
-    }
+    chains.extend(ports.into_iter().map(|port| FilterChain {
+        name: port.map_or_else(|| name.to_owned(), |port| format!("{name}_{port}")),
+        matching: FilterChainMatch {
+            destination_port: port,
+            server_names: server_names.clone(),
+            transport: Some(TransportProtocol::Tls),
+            ..FilterChainMatch::default()
+        },
+        tls: None,
+        filter: original(cluster.clone(), logs),
+    }));
     chains
 }
 

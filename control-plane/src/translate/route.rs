@@ -21,6 +21,9 @@ use super::callee::Rule;
 use super::cluster;
 use super::cluster::Clusters;
 
+/// App Mesh let these through `DROP_ALL`, so that an app can reach the AWS API without declaring it.
+pub const ALWAYS_ALLOWED: &str = "*.amazonaws.com";
+
 /// The port of the explicit egress listener, and so of its route table.
 pub const EXPLICIT_PORT: u16 = 15001;
 
@@ -113,9 +116,24 @@ fn table(
     let mut taken = BTreeSet::new();
     let mut virtual_hosts: Vec<VirtualHost> =
         hosts.filter_map(|host| unique(host, &mut taken)).collect();
-    if view.mesh_spec.egress() == EgressFilterType::AllowAll && taken.insert("*".to_owned()) {
-        virtual_hosts.push(pass_through(view.mesh));
-    }
+    let undeclared = match view.mesh_spec.egress() {
+        EgressFilterType::AllowAll => pass_through(
+            "mesh-allow-all",
+            vec!["*".to_owned()],
+            cluster::allow_all(view.mesh),
+        ),
+        EgressFilterType::DropAll => {
+            let ports: &[u16] = if port == EXPLICIT_PORT {
+                &[80, 443]
+            } else {
+                &[port]
+            };
+            let mut domains = vec![ALWAYS_ALLOWED.to_owned()];
+            domains.extend(ports.iter().map(|port| format!("{ALWAYS_ALLOWED}:{port}")));
+            pass_through("amazonaws", domains, cluster::amazonaws(view.mesh))
+        }
+    };
+    virtual_hosts.extend(unique(undeclared, &mut taken));
     RouteConfiguration {
         name: egress_name(port),
         virtual_hosts,
@@ -129,10 +147,10 @@ fn unique(mut host: VirtualHost, taken: &mut BTreeSet<String>) -> Option<Virtual
 }
 
 /// What is not declared goes where it was going, for as long as it takes: it is none of the mesh's.
-fn pass_through(mesh: &str) -> VirtualHost {
+fn pass_through(name: &str, domains: Vec<String>, cluster: String) -> VirtualHost {
     let forward = Forward {
         clusters: vec![WeightedCluster {
-            name: cluster::allow_all(mesh),
+            name: cluster,
             weight: 1,
         }],
         timeout: Duration::ZERO,
@@ -141,15 +159,14 @@ fn pass_through(mesh: &str) -> VirtualHost {
         rewrite: None,
         host_rewrite: None,
     };
-    let name = "mesh-allow-all".to_owned();
     let route = Route {
-        name: name.clone(),
+        name: name.to_owned(),
         matching: callee::any(),
         action: Action::Forward(Box::new(forward)),
     };
     VirtualHost {
-        name,
-        domains: vec!["*".to_owned()],
+        name: name.to_owned(),
+        domains,
         routes: vec![route],
     }
 }
@@ -177,24 +194,42 @@ fn explicit_hosts(callee: &Callee<'_>, clusters: &Clusters) -> Vec<VirtualHost> 
         return vec![unprovided(callee)];
     }
     let name = callee.name.to_ascii_lowercase();
-    let ports: Vec<&CalleePort<'_>> = callee
+    let (http, tcp): (Vec<&CalleePort<'_>>, Vec<_>) = callee
         .ports
         .iter()
-        .filter(|port| port.mapping.protocol.is_http())
-        .collect();
-    let host = |port: &&CalleePort<'_>| {
+        .partition(|port| port.mapping.protocol.is_http());
+    let host = |port: &&CalleePort<'_>, routes| {
         let number = port.mapping.port;
         let mut domains = vec![format!("{name}:{number}")];
-        if ports.len() == 1 || number == 80 {
+        if port.mapping.protocol.is_http() && (http.len() == 1 || number == 80) {
             domains.push(name.clone());
         }
         VirtualHost {
             name: format!("{name}:{number}"),
             domains,
-            routes: routes(callee, port, clusters),
+            routes,
         }
     };
-    ports.iter().map(host).collect()
+    let mut hosts: Vec<VirtualHost> = http
+        .iter()
+        .map(|port| host(port, routes(callee, port, clusters)))
+        .collect();
+    hosts.extend(
+        tcp.iter()
+            .map(|port| host(port, connect_only(routes(callee, port, clusters)))),
+    );
+    hosts
+}
+
+/// `CONNECT` names the backend that a bare TCP connection cannot name; any other method is not for it.
+fn connect_only(mut routes: Vec<Route>) -> Vec<Route> {
+    for route in &mut routes {
+        route
+            .matching
+            .headers
+            .push(callee::exact_header(":method", "CONNECT"));
+    }
+    routes
 }
 
 /// Declared but answered by nobody: 404 for it, also where everything undeclared may pass.
