@@ -26,6 +26,13 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// Why, for callers whose remedy is another than changing the setting.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 fn remedy(source: &io::Error, setting: &str) -> String {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
@@ -56,9 +63,19 @@ pub struct ExposedError {
     addr: SocketAddr,
 }
 
+/// Who else may have a socket on the address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Nobody,
+    /// Other sockets of this process.
+    Workers,
+    /// Those, and sockets for the same port of IPv4.
+    WorkersBesideV4,
+}
+
 /// Binds a TCP listener. `setting` is the flag a person would change, such as `--api-addr`.
 pub fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, BindError> {
-    listen(addr, false).map_err(|source| BindError {
+    listen(addr, Sharing::Nobody).map_err(|source| BindError {
         setting,
         addr,
         source,
@@ -67,18 +84,33 @@ pub fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, Bind
 
 /// Like [`bind`], with `SO_REUSEPORT`, so that several workers can hold a socket each on one address.
 pub fn bind_shared(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, BindError> {
-    listen(addr, true).map_err(|source| BindError {
+    listen(addr, Sharing::Workers).map_err(|source| BindError {
         setting,
         addr,
         source,
     })
 }
 
-fn listen(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+/// Like [`bind_shared`], for an IPv6 wildcard that leaves the same port of IPv4 to another socket.
+pub fn bind_shared_beside_v4(
+    setting: &'static str,
+    addr: SocketAddr,
+) -> Result<TcpListener, BindError> {
+    listen(addr, Sharing::WorkersBesideV4).map_err(|source| BindError {
+        setting,
+        addr,
+        source,
+    })
+}
+
+fn listen(addr: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if shared {
+    if sharing != Sharing::Nobody {
         socket.set_reuse_port(true)?;
+    }
+    if sharing == Sharing::WorkersBesideV4 {
+        socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
