@@ -162,7 +162,14 @@ async fn ready(State(pages): State<Pages>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (code, format!("{}\n", state.word())).into_response()
+    let mut text = format!("{}\n", state.word());
+    if code != StatusCode::OK {
+        for unbound in pages.control.status.unbound() {
+            text.push_str(&unbound);
+            text.push('\n');
+        }
+    }
+    (code, text).into_response()
 }
 
 async fn config(State(pages): State<Pages>) -> Response {

@@ -142,7 +142,8 @@ impl App {
         let control = Control::new(Applier::new(live.clone()), status.clone());
         let spans = start_spans(&config, &tasks)?;
         registry.register(Box::new(spans.clone()))?;
-        let data = listener::start(&live, settings(&config)?, &metrics, spans, &tasks)?;
+        let settings = settings(&config, &status)?;
+        let data = listener::start(&live, settings, &metrics, spans, &tasks)?;
         let data = Arc::new(data);
         let drain = Drain {
             data: Arc::clone(&data),
@@ -250,7 +251,8 @@ fn start_spans(config: &Config, tasks: &Tasks) -> Result<Spans, AppError> {
     Ok(Spans::start(collector, resource, tasks)?)
 }
 
-fn settings(config: &Config) -> Result<listener::Settings, AppError> {
+fn settings(config: &Config, status: &Status) -> Result<listener::Settings, AppError> {
+    let status = status.clone();
     let server_header = match &config.server_header {
         None => None,
         Some(value) => {
@@ -274,9 +276,11 @@ fn settings(config: &Config) -> Result<listener::Settings, AppError> {
         policy: Policy {
             server_header,
             sampling: config.sampling,
+            open_egress: config.open_egress,
             ..Policy::default()
         },
         announce: Arc::new(listening::announce),
+        settled: Arc::new(move |version, unbound| status.set_settled(version, unbound)),
     })
 }
 

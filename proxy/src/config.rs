@@ -47,7 +47,8 @@ pub struct Args {
     /// Where redirected inbound connections arrive [default: 0.0.0.0:15000]
     #[arg(long, env = "PILLION_INGRESS_ADDR", value_name = "ADDR")]
     pub ingress_addr: Option<String>,
-    /// Where outbound connections arrive, redirected or explicit (HTTP_PROXY) [default: 0.0.0.0:15001]
+    /// Where outbound connections arrive, redirected or explicit (HTTP_PROXY) [default: 0.0.0.0:15001, where explicit
+    /// calls are taken from this machine only]
     #[arg(long, env = "PILLION_EGRESS_ADDR", value_name = "ADDR")]
     pub egress_addr: Option<String>,
     /// Address that gateway listeners bind, each on its port [default: 0.0.0.0]
@@ -79,6 +80,16 @@ pub struct Args {
     /// Check the settings, print what holds, and exit
     #[arg(long)]
     pub check: bool,
+    /// Something else than running the proxy
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else the program does.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Redirect the app's connections to the proxy (iptables), or stop doing so
+    Intercept(crate::intercept::Args),
 }
 
 /// What holds.
@@ -98,6 +109,8 @@ pub struct Config {
     pub ingress: SocketAddr,
     /// Egress, transparent and explicit.
     pub egress: SocketAddr,
+    /// Whether that address was asked for, and so serves whoever reaches it.
+    pub open_egress: bool,
     /// Where gateway listeners bind, each on its own port.
     pub gateway: IpAddr,
     /// Explicit ingress.
@@ -266,6 +279,7 @@ impl Args {
             agent,
             ingress,
             egress,
+            open_egress: self.egress_addr.is_some(),
             gateway,
             listen,
             collector,

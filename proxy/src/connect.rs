@@ -2,6 +2,8 @@
 //! Connections to endpoints: TCP, then TLS where the cluster says so, within the cluster's connect timeout. Called by
 //! `http::client`, `http::tunnel` and `tcp`; the other half of the seam for simulated networks.
 
+pub mod own;
+
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
@@ -161,6 +163,7 @@ pub async fn dial(
                     endpoint,
                     source: Arc::new(source),
                 })?;
+        own::remember(&socket, endpoint);
         // Small writes are whole messages here; latency is what Nagle would cost.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%endpoint, %error, "TCP_NODELAY not set");

@@ -191,7 +191,9 @@ impl Keeper {
             .identity_issued(i64::try_from(not_after).unwrap_or(i64::MAX));
         let mut applier = self.control.applier.lock();
         applier.put_identity(pair.secret.clone());
-        self.control.status.set_pending(applier.pending());
+        self.control
+            .status
+            .set_pending(applier.pending(), applier.version());
     }
 
     /// The pair of an earlier life, if it is the one that is asked for and lives long enough.

@@ -13,6 +13,7 @@ pub mod error;
 pub mod exchange;
 pub mod http;
 pub mod identity;
+pub mod intercept;
 pub mod layer;
 pub mod limits;
 pub mod listener;

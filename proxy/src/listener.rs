@@ -19,6 +19,7 @@ use pillion_runtime::listening;
 use pillion_runtime::listening::BindError;
 use pillion_runtime::spans::Spans;
 use pillion_runtime::tasks::Tasks;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -52,6 +53,10 @@ pub struct Listen {
 /// Called with the names and addresses of sockets bound after the start.
 pub type Announce = Arc<dyn Fn(&[(String, SocketAddr)]) + Send + Sync>;
 
+/// Called when sockets are as a snapshot of this version wants them, but for those that could not be bound, each with
+/// its reason.
+pub type Settled = Arc<dyn Fn(u64, Vec<String>) + Send + Sync>;
+
 /// What to bind, and how to behave.
 #[derive(Clone)]
 pub struct Settings {
@@ -69,6 +74,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Told of gateway listeners.
     pub announce: Announce,
+    /// Told how that went.
+    pub settled: Settled,
 }
 
 impl Default for Settings {
@@ -81,6 +88,7 @@ impl Default for Settings {
             workers: 1,
             policy: Policy::default(),
             announce: Arc::new(|_| {}),
+            settled: Arc::new(|_, _| {}),
         }
     }
 }
@@ -114,15 +122,19 @@ pub(crate) enum SocketKind {
     Gateway(Arc<str>),
 }
 
+/// Names a socket that came with configuration, so that it can go with it.
+pub(crate) type SocketName = Arc<str>;
+
 /// What a worker is told.
 pub(crate) enum Command {
-    /// Accept from this socket.
+    /// Accept from this socket; with a name, until told otherwise.
     Listen {
         kind: SocketKind,
         socket: std::net::TcpListener,
+        name: Option<SocketName>,
     },
-    /// Accept no more for this gateway listener.
-    Unlisten { name: Arc<str> },
+    /// Accept no more from the socket of this name.
+    Unlisten { name: SocketName },
 }
 
 /// The running data path.
@@ -162,7 +174,7 @@ pub fn start(
         stage: stages,
     };
     let sockets = bind_all(&settings, workers)?;
-    let addresses = sockets
+    let addresses: Vec<(String, SocketAddr)> = sockets
         .iter()
         .map(|(name, addr, _)| (name.clone(), *addr))
         .collect();
@@ -184,8 +196,13 @@ pub fn start(
     let gateways = gateway::Bound::default();
     let binder = gateway::Binder {
         live: live.clone(),
-        address: settings.gateway,
+        doors: gateway::Doors {
+            gateway: settings.gateway,
+            ingress: addresses_named(&addresses, "ingress"),
+            egress: addresses_named(&addresses, "egress"),
+        },
         announce: Arc::clone(&settings.announce),
+        settled: Arc::clone(&settings.settled),
         workers: commands,
         bound: gateways.clone(),
     };
@@ -198,6 +215,12 @@ pub fn start(
         load,
         threads: Mutex::new(threads),
     })
+}
+
+fn addresses_named(all: &[(String, SocketAddr)], name: &str) -> Option<SocketAddr> {
+    all.iter()
+        .find(|(found, _)| found == name)
+        .map(|(_, addr)| *addr)
 }
 
 type BoundSockets = Vec<(String, SocketAddr, Vec<Command>)>;
@@ -237,28 +260,39 @@ fn bind_all(settings: &Settings, workers: usize) -> Result<BoundSockets, StartEr
 }
 
 /// One socket per worker on the same address; the first decides what port 0 becomes.
-pub(crate) fn bind_workers(
+fn bind_workers(
     setting: &'static str,
     addr: SocketAddr,
     workers: usize,
     kind: &SocketKind,
 ) -> Result<(SocketAddr, Vec<Command>), BindError> {
+    let (at, sockets) = bind_each(addr, workers, |at| listening::bind_shared(setting, at))?;
+    let command = |socket| Command::Listen {
+        kind: kind.clone(),
+        socket,
+        name: None,
+    };
+    Ok((at, sockets.into_iter().map(command).collect()))
+}
+
+fn bind_each(
+    addr: SocketAddr,
+    workers: usize,
+    bind: impl Fn(SocketAddr) -> Result<TcpListener, BindError>,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), BindError> {
     let mut at = addr;
-    let mut commands = Vec::new();
+    let mut sockets = Vec::new();
     for _ in 0..workers {
-        let socket = listening::bind_shared(setting, at)?;
+        let socket = bind(at)?;
         at = socket.local_addr().unwrap_or(at);
         match socket.into_std() {
-            Ok(socket) => commands.push(Command::Listen {
-                kind: kind.clone(),
-                socket,
-            }),
+            Ok(socket) => sockets.push(socket),
             Err(error) => {
                 tracing::error!(%at, %error, "a bound socket could not be handed to its worker")
             }
         }
     }
-    Ok((at, commands))
+    Ok((at, sockets))
 }
 
 fn start_worker(

@@ -8,9 +8,11 @@ use clap::Parser;
 use pillion_proxy::app::App;
 use pillion_proxy::config;
 use pillion_proxy::config::Args;
+use pillion_proxy::config::Command;
 use pillion_proxy::config::Config;
 use pillion_proxy::config::Problem;
 use pillion_proxy::descriptors;
+use pillion_proxy::intercept;
 use pillion_runtime::telemetry;
 
 const BAD_CONFIGURATION: u8 = 2;
@@ -19,6 +21,9 @@ const CONTROL_THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Intercept(args)) = &args.command {
+        return intercept(args);
+    }
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let config = match args.check(&env) {
         Ok(config) => config,
@@ -67,6 +72,28 @@ fn report(problems: &[Problem]) -> ExitCode {
     }
     eprintln!("See pillion-proxy --help.");
     ExitCode::from(BAD_CONFIGURATION)
+}
+
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for a person or a boot script talks on its streams"
+)]
+fn intercept(args: &intercept::Args) -> ExitCode {
+    let rules = match args.check() {
+        Ok(rules) => rules,
+        Err(problems) => return report(&problems),
+    };
+    match intercept::run(args, &rules).map_err(anyhow::Error::new) {
+        Ok(told) => {
+            print!("{told}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("pillion-proxy intercept: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "--check answers on stdout")]

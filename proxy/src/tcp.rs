@@ -26,6 +26,7 @@ use crate::connect;
 use crate::error::Failure;
 use crate::error::Flags;
 use crate::exchange::Connection;
+use crate::exchange::Door;
 use crate::snapshot::chain::Tcp;
 use crate::stream::Stream;
 use crate::worker::Held;
@@ -274,6 +275,14 @@ async fn forward(
         }
     };
     outlier::record(cluster, &endpoint, Outcome::Good);
+    if let Some(original) = connection.original
+        && connection.door == Door::Egress
+        && connect::own::is_own(connection.peer, original)
+    {
+        tracing::error!(%original, "{}", connect::own::CIRCLE);
+        story.flags.set(Flags::NO_ROUTE);
+        return;
+    }
     let idle = tcp.proxy.idle_timeout.unwrap_or(DEFAULT_IDLE);
     let passed = Passed {
         up: &story.up,

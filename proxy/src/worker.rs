@@ -54,6 +54,8 @@ pub struct Policy {
     pub local_apps: HashMap<u16, SocketAddr>,
     /// What a stranger may ask of us.
     pub limits: Limits,
+    /// Whether explicit egress serves other machines too.
+    pub open_egress: bool,
 }
 
 impl Default for Policy {
@@ -64,6 +66,7 @@ impl Default for Policy {
             sampling: 0.05,
             local_apps: HashMap::new(),
             limits: Limits::default(),
+            open_egress: false,
         }
     }
 }

@@ -44,6 +44,7 @@ use crate::error::Fault;
 use crate::error::RequestError;
 use crate::error::Retry;
 use crate::exchange::Call;
+use crate::exchange::Connection;
 use crate::exchange::Exchange;
 use crate::metrics::Metrics;
 
@@ -101,6 +102,9 @@ impl Endpoints {
             Some(original) => original,
             None => named_destination(exchange).await?,
         };
+        if is_ourselves(addr, &exchange.connection) {
+            return Err(Box::new(SendError::Circle { endpoint: addr }));
+        }
         let mut known = self.destinations.borrow_mut();
         if known.len() >= DESTINATIONS {
             known.clear();
@@ -112,6 +116,16 @@ impl Endpoints {
                 .or_insert_with(make),
         ))
     }
+}
+
+/// Whether a destination that the caller named is the socket it called.
+fn is_ourselves(addr: SocketAddr, connection: &Connection) -> bool {
+    let (ip, local) = (
+        addr.ip().to_canonical(),
+        connection.local.ip().to_canonical(),
+    );
+    addr.port() == connection.local.port()
+        && (ip == local || ip.is_loopback() || ip.is_unspecified())
 }
 
 /// Where an explicit request goes that names its destination: absolute-form target, `CONNECT` target or `Host`.

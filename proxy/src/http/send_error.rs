@@ -62,13 +62,21 @@ pub enum SendError {
         /// The name.
         host: String,
     },
+    /// The name in the request means this very proxy.
+    #[error("destination {endpoint} is this proxy itself")]
+    Circle {
+        /// Where it would go.
+        endpoint: SocketAddr,
+    },
 }
 
 impl Failure for SendError {
     fn fault(&self) -> Fault {
         match self {
             SendError::Overflow { .. } | SendError::NoHealthy { .. } => Fault::Local,
-            SendError::Unresolved { .. } | SendError::RequestBroken => Fault::Downstream,
+            SendError::Unresolved { .. } | SendError::RequestBroken | SendError::Circle { .. } => {
+                Fault::Downstream
+            }
             SendError::Terminated { .. } | SendError::Reset { .. } | SendError::Protocol { .. } => {
                 Fault::Upstream
             }
@@ -84,6 +92,7 @@ impl Failure for SendError {
             SendError::NoHealthy { .. }
             | SendError::Overflow { .. }
             | SendError::RequestBroken
+            | SendError::Circle { .. }
             | SendError::Unresolved { .. } => Retry::Never,
         }
     }
@@ -92,6 +101,7 @@ impl Failure for SendError {
         match self {
             SendError::Protocol { .. } => StatusCode::BAD_GATEWAY,
             SendError::RequestBroken => StatusCode::BAD_REQUEST,
+            SendError::Circle { .. } => StatusCode::LOOP_DETECTED,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -100,6 +110,7 @@ impl Failure for SendError {
         match self {
             SendError::NoHealthy { .. } | SendError::Unresolved { .. } => Flags::NO_HEALTHY,
             SendError::Overflow { .. } => Flags::OVERFLOW,
+            SendError::Circle { .. } => Flags::NO_ROUTE,
             SendError::Terminated { .. } => Flags::UPSTREAM_TERMINATED,
             SendError::Reset { .. } => Flags::UPSTREAM_RESET,
             SendError::Protocol { .. } => Flags::UPSTREAM_PROTOCOL,
@@ -114,6 +125,7 @@ impl Failure for SendError {
                 return Cow::Borrowed("no healthy upstream");
             }
             SendError::RequestBroken => return Cow::Borrowed("Bad Request"),
+            SendError::Circle { .. } => return Cow::Owned(self.to_string()),
             SendError::Overflow { .. } => "overflow",
             SendError::Terminated { .. } => "connection termination",
             SendError::Reset { refused: true, .. } => "remote refused stream reset",
@@ -128,6 +140,7 @@ impl Failure for SendError {
             SendError::NoHealthy { .. } => "no_healthy_upstream",
             SendError::Unresolved { .. } => "dns_resolution_failure",
             SendError::RequestBroken => "request_body_broken",
+            SendError::Circle { .. } => "destination_is_this_proxy",
             SendError::Overflow { .. } => "upstream_reset_before_response_started{overflow}",
             SendError::Terminated { .. } => {
                 "upstream_reset_before_response_started{connection_termination}"

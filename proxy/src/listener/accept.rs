@@ -25,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Command;
 use super::SocketKind;
+use super::SocketName;
 use super::sniff;
+use crate::connect::own;
 use crate::descriptors::Descriptor;
 use crate::exchange::Connection;
 use crate::exchange::Door;
@@ -60,18 +62,15 @@ const WARNING: Duration = Duration::from_secs(1);
 const INGRESS_PORT: u16 = 15000;
 const EGRESS_PORT: u16 = 15001;
 
-/// Whether a listener is one of a sidecar's two, which are bound where the command line says and not where it says.
-pub(super) fn is_sidecar_listener(listener: &xds::Listener) -> bool {
-    is_ingress(listener) || is_egress(listener)
-}
-
-fn is_ingress(listener: &xds::Listener) -> bool {
+pub(super) fn is_ingress(listener: &xds::Listener) -> bool {
     listener.direction == Direction::Inbound && listener.address.port() == INGRESS_PORT
 }
 
-fn is_egress(listener: &xds::Listener) -> bool {
+pub(super) fn is_egress(listener: &xds::Listener) -> bool {
     listener.direction == Direction::Outbound && listener.address.port() == EGRESS_PORT
 }
+
+// A sidecar's two listeners are bound where the command line says, and not where they say.
 
 /// Runs one worker until the drain cuts it.
 pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiver<Command>) {
@@ -80,7 +79,7 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
     let tunnels = Tunnels::new(endpoints.clone());
     let stack = stack::build(endpoints);
     let worker = Rc::new(Worker::new(index, shared));
-    let mut sockets: HashMap<Arc<str>, CancellationToken> = HashMap::new();
+    let mut sockets: HashMap<SocketName, CancellationToken> = HashMap::new();
     let cut = worker.reaches(Stage::Cut);
     tokio::pin!(cut);
     loop {
@@ -89,10 +88,10 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
             () = &mut cut => break,
         };
         match command {
-            Some(Command::Listen { kind, socket }) => {
+            Some(Command::Listen { kind, socket, name }) => {
                 let stop = CancellationToken::new();
-                if let SocketKind::Gateway(name) = &kind {
-                    sockets.insert(Arc::clone(name), stop.clone());
+                if let Some(name) = name {
+                    sockets.insert(name, stop.clone());
                 }
                 match TcpListener::from_std(socket) {
                     Ok(listener) => {
@@ -192,6 +191,7 @@ impl<S: HttpService> Doorkeeper<S> {
         socket.set_nodelay(true)?;
         let local = socket.local_addr()?;
         let original = self.original(&socket, local);
+        self.welcome(peer, local, original)?;
         let Some((snapshot, listener)) = self.listener().await else {
             return Err(io::Error::other(
                 "no listener is configured for this socket",
@@ -245,6 +245,7 @@ impl<S: HttpService> Doorkeeper<S> {
                     Codec::Http2 => (true, stream),
                     Codec::Auto => self.unless_closing(version(stream)).await?,
                 };
+                Self::no_circle(&way)?;
                 let parts = (self.stack.clone(), self.tunnels.clone());
                 server::serve(stream, http2, connection, Rc::clone(&self.worker), parts).await;
             }
@@ -356,6 +357,40 @@ impl<S: HttpService> Doorkeeper<S> {
         }
     }
 
+    /// Refuses explicit calls of other machines: they would go out under this workload's name. Who gives `--egress-addr`
+    /// decides for himself who reaches it.
+    fn welcome(
+        &self,
+        peer: SocketAddr,
+        local: SocketAddr,
+        original: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        if self.kind != SocketKind::Egress
+            || original.is_some()
+            || self.worker.shared.policy.open_egress
+        {
+            return Ok(());
+        }
+        let (peer, local) = (peer.ip().to_canonical(), local.ip().to_canonical());
+        if peer == local || peer.is_loopback() {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "an explicit call from another machine; give --egress-addr to serve such",
+        ))
+    }
+
+    /// Ends a connection that this process dialled itself.
+    fn no_circle(way: &Way) -> io::Result<()> {
+        match way.original {
+            Some(original) if own::is_own(way.peer, original) => {
+                tracing::error!(%original, "{}", own::CIRCLE);
+                Err(io::Error::other(own::CIRCLE))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Where a redirected connection was going; `None` if it came here on purpose.
     fn original(&self, socket: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
         if !matches!(self.kind, SocketKind::Ingress | SocketKind::Egress) {
@@ -379,7 +414,10 @@ impl<S: HttpService> Doorkeeper<S> {
         listener: &Listener,
     ) -> SocketAddr {
         match self.kind {
-            SocketKind::Ingress | SocketKind::Egress => original.unwrap_or(local),
+            SocketKind::Ingress => original.unwrap_or(local),
+            // Wherever the command line has put it, an explicit call is one to the listener's own port.
+            SocketKind::Egress => original
+                .unwrap_or_else(|| SocketAddr::new(local.ip(), listener.source.address.port())),
             SocketKind::Listen(port) => SocketAddr::new(local.ip(), port),
             SocketKind::Gateway(_) => SocketAddr::new(local.ip(), listener.source.address.port()),
         }

@@ -200,6 +200,11 @@ impl Applier {
             .next()
     }
 
+    /// The version of the configuration in force.
+    pub fn version(&self) -> u64 {
+        self.live.current().version
+    }
+
     /// What is still missing before everything that was configured can serve; empty means ready.
     pub fn pending(&self) -> Vec<String> {
         let mut pending: Vec<String> = [ResourceType::Cluster, ResourceType::Listener]

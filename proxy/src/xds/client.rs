@@ -235,7 +235,9 @@ impl Client {
         let (accepted, mut refused) = decode_delta(kind, &response.resources);
         let mut applier = self.control.applier.lock();
         refused.extend(applier.apply(kind, accepted, &response.removed_resources));
-        self.control.status.set_pending(applier.pending());
+        self.control
+            .status
+            .set_pending(applier.pending(), applier.version());
         let mut requests = vec![self.subscriptions.answer(kind, response, &refused)];
         for kind in BY_NAME {
             requests.extend(self.subscriptions.ask_for(kind, applier.wanted(kind)));
@@ -313,7 +315,9 @@ impl Client {
         for kind in UPDATE_ORDER {
             self.subscriptions.restore(kind, applier.versions(kind));
         }
-        self.control.status.set_pending(applier.pending());
+        self.control
+            .status
+            .set_pending(applier.pending(), applier.version());
         drop(applier);
         self.control.changed.send_modify(|changes| *changes += 1);
         tracing::info!(

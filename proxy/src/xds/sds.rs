@@ -192,7 +192,9 @@ impl One {
         tracing::info!(secret = secret.name, "secret of the SDS socket in use");
         let mut applier = self.control.applier.lock();
         applier.put_from_socket(secret);
-        self.control.status.set_pending(applier.pending());
+        self.control
+            .status
+            .set_pending(applier.pending(), applier.version());
         drop(applier);
         self.control.changed.send_modify(|changes| *changes += 1);
     }

@@ -31,6 +31,10 @@ struct Inner {
     failing: bool,
     last_error: Option<String>,
     pending: Vec<String>,
+    /// The configuration that `pending` speaks of, and the one whose sockets stand.
+    configured: Option<u64>,
+    settled: u64,
+    unbound: Vec<String>,
     kinds: [Counts; UPDATE_ORDER.len()],
     identity: Identity,
 }
@@ -97,6 +101,15 @@ pub enum Outcome {
     Refused,
 }
 
+impl Inner {
+    fn look(&mut self) {
+        let settled = self
+            .configured
+            .is_some_and(|version| self.settled >= version);
+        self.ready |= settled && self.pending.is_empty() && self.unbound.is_empty();
+    }
+}
+
 impl Status {
     /// Before the first stream. `labels` go on every series.
     pub fn new(labels: Vec<(String, String)>) -> Result<Status, prometheus::Error> {
@@ -152,11 +165,21 @@ impl Status {
         }
     }
 
-    /// What is still missing; once nothing is, the proxy stays ready.
-    pub fn set_pending(&self, pending: Vec<String>) {
+    /// What the configuration of this version still misses; once nothing is, and every socket stands, the proxy stays
+    /// ready.
+    pub fn set_pending(&self, pending: Vec<String>, version: u64) {
         let mut inner = self.inner.lock();
-        inner.ready |= pending.is_empty();
         inner.pending = pending;
+        inner.configured = Some(version);
+        inner.look();
+    }
+
+    /// The sockets of this version stand, but for these.
+    pub fn set_settled(&self, version: u64, unbound: Vec<String>) {
+        let mut inner = self.inner.lock();
+        inner.settled = version;
+        inner.unbound = unbound;
+        inner.look();
     }
 
     /// Ready without configuration: the initial fetch has taken too long.
@@ -200,7 +223,18 @@ impl Status {
 
     /// What is still missing.
     pub fn pending(&self) -> Vec<String> {
-        self.inner.lock().pending.clone()
+        let inner = self.inner.lock();
+        inner
+            .pending
+            .iter()
+            .chain(&inner.unbound)
+            .cloned()
+            .collect()
+    }
+
+    /// Ports of the configuration that could not be bound, each with the reason.
+    pub fn unbound(&self) -> Vec<String> {
+        self.inner.lock().unbound.clone()
     }
 
     /// Whether the stream is open, and since when it is not.
@@ -383,11 +417,20 @@ mod tests {
         let status = Status::new(Vec::new()).expect("a valid description");
         assert_eq!(status.state(), State::PreInitializing);
         status.updated(ResourceType::Cluster, Outcome::Applied);
-        status.set_pending(vec!["Listener resources".to_owned()]);
+        status.set_settled(0, Vec::new());
+        assert_eq!(status.state(), State::Initializing, "nothing configured");
+        status.set_pending(vec!["Listener resources".to_owned()], 1);
         assert_eq!(status.state(), State::Initializing);
-        status.set_pending(Vec::new());
+        status.set_settled(1, Vec::new());
+        assert_eq!(status.state(), State::Initializing);
+        status.set_pending(Vec::new(), 2);
+        assert_eq!(status.state(), State::Initializing, "its sockets come");
+        status.set_settled(2, vec!["port 80 is taken".to_owned()]);
+        assert_eq!(status.state(), State::Initializing, "one did not");
+        assert_eq!(status.pending(), ["port 80 is taken"]);
+        status.set_settled(2, Vec::new());
         assert_eq!(status.state(), State::Live);
-        status.set_pending(vec!["Route r".to_owned()]);
+        status.set_pending(vec!["Route r".to_owned()], 3);
         assert_eq!(status.state(), State::Live);
         status.set_failing(Failing::Yes);
         assert_eq!(status.state(), State::Draining);
