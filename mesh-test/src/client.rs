@@ -39,6 +39,11 @@ pub async fn send(to: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Resu
     let stream = TcpStream::connect(to)
         .await
         .with_context(|| format!("connect {to}"))?;
+    send_over(stream, request).await
+}
+
+/// Sends `request` over a connection that is there already.
+pub async fn send_over(stream: TcpStream, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
@@ -55,10 +60,14 @@ pub async fn send(to: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Resu
 
 /// `GET path` with a `Host`.
 pub async fn get(to: SocketAddr, host: &str, path: &str) -> anyhow::Result<Answer> {
-    let request = Request::get(path)
+    send(to, asking(host, path)?).await
+}
+
+/// The request of [`get`].
+pub fn asking(host: &str, path: &str) -> anyhow::Result<Request<Full<Bytes>>> {
+    Ok(Request::get(path)
         .header("host", host)
-        .body(Full::default())?;
-    send(to, request).await
+        .body(Full::default())?)
 }
 
 /// A JSON request, such as an API call.

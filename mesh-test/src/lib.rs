@@ -5,6 +5,7 @@
 pub mod client;
 pub mod eventually;
 pub mod mesh;
+pub mod pod;
 pub mod program;
 pub mod python;
 pub mod upstream;

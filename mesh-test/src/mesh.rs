@@ -64,6 +64,11 @@ impl Mesh {
         })
     }
 
+    /// Where proxies find the control plane.
+    pub fn xds(&self) -> anyhow::Result<SocketAddr> {
+        self.control_plane.address("xds")
+    }
+
     /// Creates or replaces through the mesh API; anything but 200 is an error with the answer in it.
     pub async fn put(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         let answer = client::json(
@@ -136,6 +141,18 @@ impl Mesh {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Program> {
+        let proxy = self.unready_proxy(resource, arguments, environment).await?;
+        live(&proxy).await?;
+        Ok(proxy)
+    }
+
+    /// Starts a proxy for any resource, which may not become LIVE.
+    pub async fn unready_proxy(
+        &self,
+        resource: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Program> {
         let xds = self.control_plane.address("xds")?.to_string();
         let local = "127.0.0.1:0";
         let mut all = vec![
@@ -153,9 +170,7 @@ impl Mesh {
             ("APPMESH_XDS_ENDPOINT", xds.as_str()),
         ];
         variables.extend(environment);
-        let proxy = Program::start("pillion-proxy", &all, &variables).await?;
-        live(&proxy).await?;
-        Ok(proxy)
+        Program::start("pillion-proxy", &all, &variables).await
     }
 }
 

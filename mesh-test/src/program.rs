@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::process::Stdio;
@@ -61,8 +62,37 @@ impl Program {
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Program> {
         let dir = tempfile::tempdir()?;
+        let command = Command::new(built(name)?);
+        Program::launch((name, command), arguments, environment, dir).await
+    }
+
+    /// As [`Program::start`], as another user, who need not be able to read the folder of the build.
+    pub async fn start_as(
+        uid: u32,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Program> {
+        let dir = tempfile::tempdir()?;
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
+        let copy = dir.path().join(name);
+        let original = built(name)?;
+        if std::fs::hard_link(&original, &copy).is_err() {
+            std::fs::copy(&original, &copy)?;
+        }
+        let mut command = Command::new(copy);
+        command.uid(uid).gid(uid);
+        Program::launch((name, command), arguments, environment, dir).await
+    }
+
+    async fn launch(
+        (name, mut command): (&str, Command),
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        dir: TempDir,
+    ) -> anyhow::Result<Program> {
         let log = dir.path().join("log");
-        let mut child = Command::new(built(name)?)
+        let mut child = command
             .args(arguments)
             .envs(environment.iter().copied())
             .current_dir(dir.path())

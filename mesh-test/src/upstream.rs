@@ -43,7 +43,15 @@ pub enum Behaviour {
 
 impl Upstream {
     pub async fn start(name: &'static str, behaviour: Behaviour) -> anyhow::Result<Upstream> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Upstream::serve(name, behaviour, TcpListener::bind("127.0.0.1:0").await?)
+    }
+
+    /// On a socket that is there already.
+    pub fn serve(
+        name: &'static str,
+        behaviour: Behaviour,
+        listener: TcpListener,
+    ) -> anyhow::Result<Upstream> {
         let address = listener.local_addr()?;
         let asked = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&asked);

@@ -11,7 +11,12 @@ use anyhow::bail;
 use crate::shell::Shell;
 
 /// Debian packages the tests run, each with a program that proves it is there.
-const SYSTEM: [(&str, &str); 2] = [("chromium", "/usr/bin/chromium"), ("curl", "/usr/bin/curl")];
+const SYSTEM: [(&str, &str); 4] = [
+    ("chromium", "/usr/bin/chromium"),
+    ("curl", "/usr/bin/curl"),
+    ("iptables", "/usr/sbin/iptables"),
+    ("iproute2", "/usr/sbin/ip"),
+];
 
 pub(crate) fn everything(shell: &Shell) -> anyhow::Result<()> {
     system(shell)?;

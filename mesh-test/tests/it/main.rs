@@ -5,5 +5,7 @@ mod comparison;
 mod crossing;
 mod demo;
 mod deploy;
+mod gateway;
+mod interception;
 mod resilience;
 mod shifting;
