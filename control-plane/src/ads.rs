@@ -4,6 +4,7 @@
 
 pub mod door;
 pub mod fleet;
+pub mod gate;
 pub mod server;
 pub mod stream;
 
@@ -18,6 +19,7 @@ use pillion_xds::proto::envoy::service::discovery::v3::aggregated_discovery_serv
 use pillion_xds::signing::CertificateServiceServer;
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -29,6 +31,8 @@ use crate::identity::signer::Signer;
 use crate::publish::Publisher;
 use crate::store::Live;
 use fleet::Fleet;
+use gate::Gate;
+use gate::GateLayer;
 use server::Ads;
 
 /// App Mesh's endpoint pinged this often; a proxy behind a NAT that forgot it is noticed.
@@ -37,13 +41,31 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Of one connection: a proxy has one ADS stream and now and then a signing request.
 const STREAMS: u32 = 128;
 
+/// Streams that are told everything for the first time at once. Ten thousand that come back together take turns, and
+/// none of their first responses is made before there is somebody to read it.
+const ADMISSION: usize = 256;
+
 /// Who we are, as the port needs it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Ours, 12 digits.
     pub account: String,
+    /// For ARNs.
+    pub region: String,
     /// SPIFFE trust domain.
     pub trust_domain: String,
+    /// Streams that one node or gateway may have at once.
+    pub proxies: Option<u32>,
+}
+
+/// What the port has opened.
+pub struct Served {
+    /// `/fleet`, for the admin server.
+    pub page: Router,
+    /// Who is connected.
+    pub fleet: Arc<Fleet>,
+    /// What they are sent.
+    pub publisher: Arc<Publisher>,
 }
 
 /// Why the port could not be opened.
@@ -60,15 +82,15 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Serves the xDS port among `tasks` until they are told to stop, and keeps the snapshots current meanwhile. Returns
-/// the admin page that tells of it, `/fleet`.
+/// Serves the xDS port among `tasks` until they are told to stop, and keeps the snapshots current meanwhile. Callers
+/// prove themselves at `gate`.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
     live: Arc<Live>,
-    registry: &Registry,
-    tasks: &Tasks,
-) -> Result<Router, StartError> {
+    gate: Gate,
+    (registry, tasks): (&Registry, &Tasks),
+) -> Result<Served, StartError> {
     let authority = Arc::new(identity::open(live.store().as_ref(), &settings.trust_domain).await?);
     let publisher = Publisher::new(Arc::clone(&live), Arc::clone(&authority), registry)?;
     let fleet = Fleet::new(registry)?;
@@ -81,21 +103,25 @@ pub async fn serve(
         .await;
     let page = fleet::router(Arc::clone(&fleet), Arc::clone(&publisher));
     let ads = Ads {
-        publisher,
-        fleet,
-        account: Arc::from(settings.account.as_str()),
-        trust_domain: Arc::from(settings.trust_domain),
+        publisher: Arc::clone(&publisher),
+        fleet: Arc::clone(&fleet),
+        live: Arc::clone(&live),
+        tokens: Arc::clone(&gate.tokens),
+        settings: Arc::new(settings.clone()),
+        admission: Arc::new(Semaphore::new(ADMISSION)),
         tasks: tasks.clone(),
     };
     let signer = Signer {
         live,
         authority,
         account: settings.account,
+        region: settings.region,
     };
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS))
+        .layer(GateLayer(Arc::new(gate)))
         .add_service(AggregatedDiscoveryServiceServer::new(ads))
         .add_service(CertificateServiceServer::new(signer))
         .add_service(health_service);
@@ -108,7 +134,11 @@ pub async fn serve(
             tracing::error!(error = chain(&error), "the xDS server ended");
         }
     });
-    Ok(page)
+    Ok(Served {
+        page,
+        fleet,
+        publisher,
+    })
 }
 
 /// The port's own certificate, which lives no longer than any other.

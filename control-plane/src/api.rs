@@ -9,12 +9,20 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use bytes::Bytes;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Request;
 use http::StatusCode;
+use http::Uri;
 use http::header;
+use pillion_config::Kind;
+use pillion_config::ResourceKey;
+use pillion_config::name::is_account;
+use pillion_sigv4::Payload;
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub mod body;
@@ -26,18 +34,32 @@ pub mod json;
 pub mod metrics;
 pub mod operations;
 pub mod page;
+pub mod pillion;
 pub mod query;
+pub mod quota;
 pub mod tags;
 pub mod token;
 pub mod write;
 
+use crate::access::Access;
+use crate::access::Caller;
+use crate::access::Wish;
+use crate::ads::fleet::Fleet;
+use crate::identity::token::Tokens;
+use crate::publish::Publisher;
+use crate::store::Author;
 use crate::store::Live;
+use crate::store::Model;
 use call::Call;
 use error::ApiError;
 use error::ErrorType;
 use metrics::ApiMetrics;
 use query::Query;
+use quota::Quotas;
 use write::Owner;
+
+/// Watches that may run at once; each is cheap, and they are few.
+const WATCHERS: usize = 64;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -45,26 +67,76 @@ const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 /// What every operation works on.
 pub struct Api {
     live: Arc<Live>,
-    owner: Owner,
+    access: Arc<Access>,
+    quotas: Quotas,
+    fleet: Arc<Fleet>,
+    publisher: Arc<Publisher>,
+    tokens: Arc<Tokens>,
     metrics: ApiMetrics,
+    watchers: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+/// What the API is made of.
+pub struct Parts {
+    /// The resources.
+    pub live: Arc<Live>,
+    /// Who may come in.
+    pub access: Arc<Access>,
+    /// `--quota`.
+    pub quotas: Quotas,
+    /// Who is connected.
+    pub fleet: Arc<Fleet>,
+    /// What they are sent.
+    pub publisher: Arc<Publisher>,
+    /// What proxies join with.
+    pub tokens: Arc<Tokens>,
+    /// Its counters.
+    pub metrics: ApiMetrics,
+    /// Ends the watches.
+    pub stop: CancellationToken,
+}
+
+/// Who asks, and what for: history and refusals name both.
+pub(crate) struct Asked {
+    pub(crate) caller: Caller,
+    pub(crate) operation: String,
 }
 
 impl Api {
-    /// The API of one account in one region.
-    pub fn new(live: Arc<Live>, owner: Owner, metrics: ApiMetrics) -> Api {
+    /// The API of one region.
+    pub fn new(parts: Parts) -> Api {
+        let Parts {
+            live,
+            access,
+            quotas,
+            fleet,
+            publisher,
+            tokens,
+            metrics,
+            stop,
+        } = parts;
         Api {
             live,
-            owner,
+            access,
+            quotas,
+            fleet,
+            publisher,
+            tokens,
             metrics,
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
+            stop,
         }
     }
 
     /// Everything on `--api-addr`.
     pub fn router(self) -> Router {
+        let api = Arc::new(self);
         Router::new()
             .route("/", axum::routing::get(about))
+            .merge(pillion::router())
             .fallback(answer)
-            .with_state(Arc::new(self))
+            .with_state(api)
             .layer(axum::middleware::map_response(stamp))
     }
 }
@@ -90,76 +162,155 @@ async fn stamp(mut response: Response) -> Response {
 
 async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let began = Instant::now();
-    let id = Uuid::new_v4().to_string();
     let call = Call::find(request.method(), request.uri().path());
     let operation = call
         .as_ref()
         .map_or_else(|_| "Unknown".to_owned(), Call::operation);
     let outcome = match call {
-        Ok(call) => api.perform(&call, &operation, request).await,
+        Ok(call) => api.perform(call, &operation, request).await,
         Err(no_call) => {
             // The body is read all the same, so that the client gets to read the answer.
             body::read(request.into_body()).await.ok();
             Err(no_call.into())
         }
     };
-    let mut response = match outcome {
-        Ok(document) => json_response(StatusCode::OK, &document),
-        Err(error) => {
-            log(&error, &operation, &id);
-            refusal(&error)
-        }
-    };
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    api.metrics
-        .count(&operation, response.status(), began.elapsed());
-    response
+    api.reply(outcome, &operation, began)
 }
 
 impl Api {
+    /// Turns an outcome into an answer, logged and counted.
+    fn reply(&self, outcome: Result<Value, ApiError>, operation: &str, began: Instant) -> Response {
+        let id = Uuid::new_v4().to_string();
+        let mut response = match outcome {
+            Ok(document) => json_response(StatusCode::OK, &document),
+            Err(error) => {
+                log(&error, operation, &id);
+                refusal(&error)
+            }
+        };
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        self.metrics
+            .count(operation, response.status(), began.elapsed());
+        response
+    }
+
+    /// Reads a request whole and finds out who sent it.
+    async fn admit(&self, request: Request<Body>) -> Result<(Caller, Uri, Bytes), ApiError> {
+        let (head, body) = request.into_parts();
+        let knock = self.access.knock(&head);
+        // The body of who is not let in is read all the same, so that the client gets to read the answer.
+        let bytes = body::read(body).await?;
+        let caller = self.access.enter(knock?, Payload::Body(&bytes))?;
+        if self.access.is_hurried(&caller) {
+            return Err(ApiError::new(
+                ErrorType::TooManyRequests,
+                format!("{} asks too often; wait a second", caller.who()),
+            ));
+        }
+        Ok((caller, head.uri, bytes))
+    }
+
     async fn perform(
         &self,
-        call: &Call,
+        call: Call,
         operation: &str,
         request: Request<Body>,
     ) -> Result<Value, ApiError> {
-        let (head, body) = request.into_parts();
-        let bytes = body::read(body).await?;
-        let query = Query::parse(head.uri.query())?;
-        if call.takes_mesh_owner()
-            && let Some(owner) = query.get("meshOwner")
-        {
-            self.check_mesh_owner(owner, call.mesh())?;
-        }
-        match call {
-            Call::Create(of) => self.create(of, operation, &bytes).await,
-            Call::List(of) => self.list(of, &query),
-            Call::Describe(key) => self.describe(key),
-            Call::Update(key) => self.update(key, operation, &bytes).await,
-            Call::Delete(key) => self.delete(key).await,
-            Call::ListTagsForResource => self.list_tags(&query),
-            Call::TagResource => self.tag(&query, &bytes).await,
-            Call::UntagResource => self.untag(&query, &bytes).await,
+        let (caller, uri, bytes) = self.admit(request).await?;
+        let query = Query::parse(uri.query())?;
+        let call = self.place(call, &query, &caller)?;
+        let asked = Asked {
+            caller,
+            operation: operation.to_owned(),
+        };
+        match &call {
+            Call::Create(of) => self.create(of, &asked, &bytes).await,
+            Call::List(of) => self.list(of, &asked, &query),
+            Call::Describe(key) => self.describe(key, &asked),
+            Call::Update(key) => self.update(key, &asked, &bytes).await,
+            Call::Delete(key) => self.delete(key, &asked).await,
+            Call::ListTagsForResource => self.list_tags(&query, &asked),
+            Call::TagResource => self.tag(&query, &asked, &bytes).await,
+            Call::UntagResource => self.untag(&query, &asked, &bytes).await,
         }
     }
 
-    /// A mesh of another account is one we do not have; nothing is shared with us.
-    fn check_mesh_owner(&self, owner: &str, mesh: &str) -> Result<(), ApiError> {
-        if let Err(problem) = pillion_config::tags::check_mesh_owner(owner) {
-            return Err(ApiError::problems(&[problem]));
+    /// Finds out whose mesh is meant. One that the caller does not see is as good as none.
+    fn place(&self, call: Call, query: &Query, caller: &Caller) -> Result<Call, ApiError> {
+        let owner = match query.get("meshOwner").filter(|_| call.takes_mesh_owner()) {
+            Some(owner) => {
+                pillion_config::tags::check_mesh_owner(owner)
+                    .map_err(|problem| ApiError::problems(&[problem]))?;
+                owner
+            }
+            None => caller.account(),
+        };
+        let mesh = call.mesh().to_owned();
+        let (spelled, creates) = (
+            self.access.spell(&mesh, owner),
+            matches!(&call, Call::Create(of) if of.kind == Kind::Mesh),
+        );
+        let model = self.live.current();
+        let seen = match model.get(&ResourceKey::mesh(&spelled)) {
+            Some(record) => self.access.sees(caller, record),
+            // The rules say what is missing; only a mesh of nobody we know is told here.
+            None => owner == caller.account(),
+        };
+        let looks_shared = mesh
+            .rsplit_once('@')
+            .is_some_and(|(_, end)| is_account(end));
+        if !mesh.is_empty() && !creates && (!seen || looks_shared) {
+            return Err(ApiError::new(
+                ErrorType::NotFound,
+                format!(
+                    "Mesh {mesh} of account {owner} does not exist here, or is not shared with account {}",
+                    caller.account()
+                ),
+            ));
         }
-        if owner == self.owner.account {
+        Ok(call.in_mesh(|mesh| self.access.spell(mesh, owner)))
+    }
+
+    /// Whether the caller's key allows this.
+    fn permit(&self, asked: &Asked, wish: Wish, arn: &str) -> Result<(), ApiError> {
+        if asked.caller.may(wish, arn) {
             return Ok(());
         }
+        let (who, operation) = (asked.caller.who(), &asked.operation);
         Err(ApiError::new(
-            ErrorType::NotFound,
+            ErrorType::Forbidden,
             format!(
-                "Mesh {mesh} of account {owner} does not exist here; this control plane serves account {}",
-                self.owner.account
+                "User: {who} is not authorized to perform: appmesh:{operation} on resource: {arn}"
             ),
         ))
+    }
+
+    /// The ARN of what is there, or would be.
+    fn arn(&self, model: &Model, key: &ResourceKey, caller: &Caller) -> String {
+        match model.get(key) {
+            Some(record) => document::arn(record, &self.access.region),
+            None => document::bare(key).arn(&self.access.region, caller.account()),
+        }
+    }
+
+    /// For whom a write is decided.
+    fn owner(&self, asked: &Asked) -> Owner {
+        Owner {
+            region: self.access.region.clone(),
+            account: asked.caller.account().to_owned(),
+            quotas: self.quotas.clone(),
+        }
+    }
+}
+
+impl Asked {
+    pub(crate) fn author(&self) -> Author {
+        Author {
+            who: self.caller.who().to_owned(),
+            operation: self.operation.clone(),
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use pillion_runtime::admin;
 use pillion_runtime::admin::Admin;
 use pillion_runtime::listening;
@@ -19,11 +18,14 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 
+use crate::access::Access;
 use crate::ads;
+use crate::ads::gate::Gate;
+use crate::api;
 use crate::api::Api;
 use crate::api::metrics::ApiMetrics;
-use crate::api::write::Owner;
 use crate::config::Config;
+use crate::identity::token::Tokens;
 use crate::store::Live;
 use crate::store::StoreError;
 use crate::store::live::LoadError;
@@ -75,12 +77,48 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let admin = Admin::new(registry.clone(), config.document());
     let metrics = ApiMetrics::register(&registry)?;
 
+    if let Some(keys) = &config.credentials {
+        called.spawn_until_stopped("credentials", Arc::clone(keys).follow());
+    }
+    let home = (config.region.clone(), config.account.clone());
+    let access = Access::open(
+        store.as_ref(),
+        config.credentials.clone(),
+        home,
+        config.rate_limit,
+    );
+    let access = Arc::new(access.await?);
+    let tokens = Tokens::open(store.clone()).await?;
+    let gate = Gate {
+        access: Arc::clone(&access),
+        tokens: Arc::clone(&tokens),
+    };
     let settings = ads::Settings {
         account: config.account.clone(),
+        region: config.region.clone(),
         trust_domain: config.trust_domain.clone(),
+        proxies: config.quotas.proxies(),
     };
-    let fleet = ads::serve(sockets.xds, settings, live.clone(), &registry, &callers).await?;
-    let api = build_api(&config, live.clone(), metrics);
+    let served = ads::serve(
+        sockets.xds,
+        settings,
+        live.clone(),
+        gate,
+        (&registry, &callers),
+    )
+    .await?;
+    let fleet = served.page;
+    let api = Api::new(api::Parts {
+        live: live.clone(),
+        access,
+        quotas: config.quotas.clone(),
+        fleet: served.fleet,
+        publisher: served.publisher,
+        tokens,
+        metrics,
+        stop: callers.stop(),
+    })
+    .router();
     callers.spawn(
         "api",
         serving::serve(sockets.api, api, Bounds::default(), callers.stop()),
@@ -130,12 +168,4 @@ impl Sockets {
         .filter_map(|(name, socket)| Some((name.to_owned(), socket.local_addr().ok()?)))
         .collect()
     }
-}
-
-fn build_api(config: &Config, live: Arc<Live>, metrics: ApiMetrics) -> Router {
-    let owner = Owner {
-        region: config.region.clone(),
-        account: config.account.clone(),
-    };
-    Api::new(live, owner, metrics).router()
 }

@@ -4,12 +4,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 use pillion_config::name::is_account;
 use pillion_runtime::listening::require_loopback;
+use pillion_sigv4::KeysFile;
 use serde_json::Value;
 use serde_json::json;
+
+use crate::api::quota::Quotas;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +21,8 @@ Examples:
       API on 127.0.0.1:8700, xDS on 8701, admin on 8702, store in ./pillion.db
   pillion-control-plane --store sqlite:/var/lib/pillion/mesh.db --account 123456789012 --region eu-west-1
       resources get ARNs of that account and region
+  pillion-control-plane --credentials keys.toml --api-addr 0.0.0.0:8700 --xds-addr 0.0.0.0:8701
+      for the whole network: every caller signs with a key of that file, every proxy proves who it is
   pillion-control-plane --api-addr 127.0.0.1:0 --xds-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0
       free ports; the first line on stdout names them
 
@@ -79,6 +85,24 @@ pub struct Args {
     #[arg(long, env = "PILLION_TRUST_DOMAIN", default_value = "pillion.local")]
     pub trust_domain: String,
 
+    /// The file of access keys (TOML, mode 0600); with it every caller must sign, and beyond loopback it is needed
+    #[arg(long, env = "PILLION_CREDENTIALS", value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+
+    /// API requests that each access key may make in a second; without it, any number
+    #[arg(long, env = "PILLION_RATE_LIMIT", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_limit: Option<u32>,
+
+    /// Quotas: app-mesh for its own, or single ones as in virtual-nodes=200,proxies=50; without it, none
+    #[arg(
+        long,
+        env = "PILLION_QUOTA",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME=NUMBER,…"
+    )]
+    pub quota: String,
+
     /// Listen beyond loopback though nobody is authenticated; only where the network itself is trusted
     #[arg(long, env = "PILLION_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
@@ -101,6 +125,12 @@ pub struct Config {
     pub account: String,
     /// `--trust-domain`.
     pub trust_domain: String,
+    /// `--credentials`, read and followed.
+    pub credentials: Option<Arc<KeysFile>>,
+    /// `--rate-limit`.
+    pub rate_limit: Option<u32>,
+    /// `--quota`.
+    pub quotas: Quotas,
     /// `--insecure`.
     pub insecure: bool,
 }
@@ -134,15 +164,31 @@ impl Args {
                 self.trust_domain
             ));
         }
-        for (setting, addr) in [
-            ("--api-addr", self.api_addr),
-            ("--xds-addr", self.xds_addr),
-            ("--admin-addr", self.admin_addr),
+        let quotas = Quotas::parse(&self.quota)
+            .map_err(|problem| problems.push(problem))
+            .unwrap_or_default();
+        let closed = self.credentials.is_some();
+        for (setting, addr, exposed) in [
+            ("--api-addr", self.api_addr, closed),
+            ("--xds-addr", self.xds_addr, closed),
+            ("--admin-addr", self.admin_addr, false),
         ] {
-            if let Err(error) = require_loopback(setting, addr, self.insecure) {
-                problems.push(error.to_string());
+            if let Err(error) = require_loopback(setting, addr, exposed || self.insecure) {
+                let remedy = if setting == "--admin-addr" {
+                    ""
+                } else {
+                    ", or give --credentials"
+                };
+                problems.push(format!("{error}{remedy}"));
             }
         }
+        let credentials = self.credentials.as_deref().and_then(|path| {
+            KeysFile::open(path, &self.account)
+                .map_err(|error| {
+                    problems.push(format!("--credentials: {}", crate::ads::chain(&error)))
+                })
+                .ok()
+        });
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
@@ -154,6 +200,9 @@ impl Args {
             region: self.region,
             account: self.account,
             trust_domain: self.trust_domain,
+            credentials,
+            rate_limit: self.rate_limit,
+            quotas,
             insecure: self.insecure,
         })
     }
@@ -170,6 +219,9 @@ impl Config {
             "region": self.region,
             "account": self.account,
             "trust_domain": self.trust_domain,
+            "credentials": self.credentials.is_some(),
+            "rate_limit": self.rate_limit,
+            "quotas": format!("{:?}", self.quotas),
             "insecure": self.insecure,
         })
     }

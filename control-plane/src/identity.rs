@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod signer;
+pub mod token;
 
 use pillion_config::Kind;
 use pillion_config::ResourceKey;
@@ -43,36 +44,35 @@ pub enum NodeIdError {
         "node.id {0} is no proxy: expected mesh/<mesh>/virtualNode/<name> or mesh/<mesh>/virtualGateway/<name>"
     )]
     Kind(ResourceKey),
-    /// It names another account's resource.
-    #[error(
-        "node.id names account {asked}, this control plane holds {own}; start it with --account {asked}, or correct APPMESH_RESOURCE_ARN"
-    )]
-    Account {
-        /// In the id.
-        asked: String,
-        /// Ours.
-        own: String,
-    },
 }
 
-/// The virtual node or gateway that a node id names, whether it exists or not.
+/// The virtual node or gateway that a node id names, whether it exists or not; `account` is ours. The mesh of another
+/// account is spelled `M@<owner>`, in ids as in keys.
 pub fn resolve(node_id: &str, account: &str) -> Result<ResourceKey, NodeIdError> {
     let id = parse_resource_id(node_id)?;
     if !matches!(id.key.kind, Kind::VirtualNode | Kind::VirtualGateway) {
         return Err(NodeIdError::Kind(id.key));
     }
-    let owners = id
-        .arn
-        .map(|(_, account)| account)
-        .into_iter()
-        .chain(id.mesh_owner);
-    match owners.into_iter().find(|owner| owner != account) {
-        Some(asked) => Err(NodeIdError::Account {
-            asked,
-            own: account.to_owned(),
-        }),
-        None => Ok(id.key),
-    }
+    let owner = id.mesh_owner.or(id.arn.map(|(_, account)| account));
+    Ok(match owner {
+        Some(owner) if owner != account => ResourceKey {
+            mesh: format!("{}@{owner}", id.key.mesh),
+            ..id.key
+        },
+        _ => id.key,
+    })
+}
+
+/// The key that [`ResourceKey::id`] spelled.
+pub fn key_of(id: &str) -> Option<ResourceKey> {
+    let parsed = parse_resource_id(id).ok()?;
+    Some(match parsed.mesh_owner {
+        Some(owner) => ResourceKey {
+            mesh: format!("{}@{owner}", parsed.key.mesh),
+            ..parsed.key
+        },
+        None => parsed.key,
+    })
 }
 
 /// The identity of a virtual node or gateway; `None` if it does not exist.
@@ -143,16 +143,14 @@ mod tests {
         ] {
             assert_eq!(resolve(id, "000000000000").unwrap(), node, "{id}");
         }
-        let foreign = resolve(
+        for id in [
             "arn:aws:appmesh:us-east-1:123456789012:mesh/m/virtualNode/web",
-            "000000000000",
-        );
-        assert!(
-            foreign
-                .unwrap_err()
-                .to_string()
-                .contains("--account 123456789012")
-        );
+            "mesh/m@123456789012/virtualNode/web",
+            "arn:aws:appmesh:us-east-1:000000000000:mesh/m@123456789012/virtualNode/web",
+        ] {
+            let foreign = ResourceKey::virtual_node("m@123456789012", "web");
+            assert_eq!(resolve(id, "000000000000").unwrap(), foreign, "{id}");
+        }
         assert!(matches!(
             resolve("mesh/m/virtualService/web", "000000000000"),
             Err(NodeIdError::Kind(_))

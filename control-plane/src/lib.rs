@@ -2,6 +2,7 @@
 //! The control plane of Pillion: the App Mesh API over a store, and the same resources as xDS for every proxy.
 //! `main.rs` parses settings and calls [`app`]; nothing here knows the data path.
 
+pub mod access;
 pub mod ads;
 pub mod api;
 pub mod app;

@@ -174,6 +174,11 @@ impl Publisher {
         }
     }
 
+    /// Of the identities it hands out.
+    pub fn trust_domain(&self) -> &str {
+        self.authority.trust_domain()
+    }
+
     /// What is published, proxy by proxy.
     pub fn report(&self) -> Vec<Report> {
         let state = self.state.lock();
@@ -323,7 +328,8 @@ impl Publisher {
     }
 }
 
-fn translated(
+/// What a proxy is to be told; `None` if the resource does not exist or has no proxy.
+pub fn translated(
     resources: &Resources,
     trust_domain: &str,
     key: &ResourceKey,

@@ -12,6 +12,7 @@ use pillion_config::Spec;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub mod difference;
 pub mod live;
 pub mod model;
 pub mod sqlite;
@@ -69,18 +70,75 @@ pub struct Answered {
     pub expires_ms: i64,
 }
 
+impl Change {
+    /// The record put, or as it last was.
+    pub fn record(&self) -> &Arc<Record> {
+        match self {
+            Change::Put(record) | Change::Remove(record) => record,
+        }
+    }
+}
+
+/// Who writes, for history and audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// An access key id, or `anonymous`.
+    pub who: String,
+    /// The operation: `UpdateRoute`, `Rollback`, `Apply`.
+    pub operation: String,
+}
+
+/// One change as it is remembered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// Of the commit it was part of.
+    pub revision: u64,
+    /// Place within that commit.
+    pub sequence: u32,
+    /// Milliseconds since the epoch.
+    pub at_ms: i64,
+    /// By whom, through what.
+    pub author: Author,
+    /// Whether the resource was removed then.
+    pub removed: bool,
+    /// As it was put, or as it last was.
+    pub record: Arc<Record>,
+}
+
+/// Which changes to recall, newest first unless `oldest_first`.
+#[derive(Clone, Debug, Default)]
+pub struct Recall {
+    /// Only of this resource.
+    pub key: Option<ResourceKey>,
+    /// Only with a revision above this.
+    pub after: u64,
+    /// Only with a revision below this.
+    pub before: Option<u64>,
+    /// Order.
+    pub oldest_first: bool,
+    /// How many at most.
+    pub limit: u32,
+}
+
 /// One atomic write.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// The revision the decision to write was based on.
     pub based_on: u64,
-    /// What changes.
-    pub change: Change,
+    /// What changes, in this order.
+    pub changes: Vec<Change>,
+    /// By whom.
+    pub author: Author,
     /// Kept with the change or not at all.
     pub answered: Option<Answered>,
     /// The writer's clock, for forgetting old tokens; milliseconds since the epoch.
     pub now_ms: i64,
 }
+
+/// Versions of one resource that history keeps.
+pub const KEPT_OF_EACH: u32 = 100;
+/// Revisions that history keeps of all resources together.
+pub const KEPT_REVISIONS: u64 = 100_000;
 
 /// Everything a store holds, at one revision.
 #[derive(Debug, Default)]
@@ -139,6 +197,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// A small value by name: the certificate authority keeps its sealed root here. Not part of any revision.
     fn value<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// Changes as they were made. Kept of each resource are the newest [`KEPT_OF_EACH`], and in all the newest
+    /// [`KEPT_REVISIONS`] revisions; they are stored with their commit or not at all.
+    fn recall(&self, which: Recall) -> BoxFuture<'_, Result<Vec<Remembered>, StoreError>>;
+
+    /// Stores a small value, or with `None` removes it.
+    fn set_value<'a>(
+        &'a self,
+        name: &'a str,
+        value: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Stores a small value unless the name is taken; returns what stands there afterwards. Of several processes
     /// that start at once on one store, all get the first one's value.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
-use tonic::transport::server::TcpConnectInfo;
+use x509_parser::extensions::GeneralName;
 
 use super::ServerTls;
 
@@ -40,6 +40,31 @@ pub enum Connection {
     Plain(TcpStream),
     /// Inside TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where they come from.
+    pub addr: Option<SocketAddr>,
+    /// What their certificate says, which our own authority has signed.
+    pub identity: Option<Arc<str>>,
+}
+
+/// The one URI name of a certificate; SPIFFE X.509-SVID, section 2: two are none.
+fn spiffe_id_in(certificate: &[u8]) -> Option<Arc<str>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+    let first = uris.next()?;
+    uris.next().is_none().then(|| Arc::from(first))
 }
 
 /// Accepts until the tasks are told to stop.
@@ -112,12 +137,20 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo {
-            local_addr: self.socket().local_addr().ok(),
-            remote_addr: self.peer(),
+    fn connect_info(&self) -> Peer {
+        let identity = match self {
+            Connection::Plain(_) => None,
+            Connection::Tls(stream) => stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| spiffe_id_in(chain.first()?)),
+        };
+        Peer {
+            addr: self.peer(),
+            identity,
         }
     }
 }

@@ -25,9 +25,18 @@ use serde::Serialize;
 
 use crate::publish::Publisher;
 
+/// Proxies whose refusals are kept.
+const MAX_REFUSALS: usize = 10_000;
+/// Of a client's words, in characters.
+const MAX_REASON: usize = 4096;
+/// Resources named in one refusal.
+const MAX_NAMES: usize = 100;
+
 /// See the module.
 pub struct Fleet {
     connections: Mutex<BTreeMap<u64, Connected>>,
+    /// By proxy and type, whether it is connected still or not, until it accepts something again.
+    refused: Mutex<BTreeMap<String, BTreeMap<&'static str, Nack>>>,
     next: std::sync::atomic::AtomicU64,
     streams: IntGaugeVec,
     responses: IntCounterVec,
@@ -115,6 +124,7 @@ impl Fleet {
         let connections = Mutex::new(BTreeMap::new());
         Ok(Arc::new(Fleet {
             connections,
+            refused: Mutex::default(),
             next: std::sync::atomic::AtomicU64::new(0),
             streams,
             responses,
@@ -150,6 +160,18 @@ impl Fleet {
         }
     }
 
+    /// What proxies refused last and have not accepted since, by proxy and type.
+    pub fn refusals(&self) -> BTreeMap<String, BTreeMap<&'static str, Nack>> {
+        self.refused.lock().clone()
+    }
+
+    /// How many streams proxies of `key` hold.
+    pub fn streams_of(&self, key: &ResourceKey) -> usize {
+        let id = key.id();
+        let connections = self.connections.lock();
+        connections.values().filter(|one| one.proxy == id).count()
+    }
+
     /// Everybody who is connected.
     pub fn report(&self) -> Vec<Connected> {
         self.connections.lock().values().cloned().collect()
@@ -181,6 +203,14 @@ impl Connection {
             state.acked.clone_from(&state.sent);
             state.nack = None;
         });
+        let mut refused = self.fleet.refused.lock();
+        let id = self.proxy.id();
+        if let Some(types) = refused.get_mut(&id) {
+            types.remove(word(kind));
+            if types.is_empty() {
+                refused.remove(&id);
+            }
+        }
     }
 
     /// The last response of this type was refused.
@@ -191,14 +221,25 @@ impl Connection {
             .inc();
         let resources: Vec<String> = offered.keys().cloned().collect();
         tracing::warn!(proxy = %self.proxy, kind = word(kind), reason, ?resources, "proxy refused a response");
+        let mut kept = None;
         self.change(kind, |state| {
             state.nack = Some(Nack {
                 version: state.sent.clone(),
-                reason: reason.to_owned(),
-                resources,
+                reason: reason.chars().take(MAX_REASON).collect(),
+                resources: resources.into_iter().take(MAX_NAMES).collect(),
                 at: now(),
             });
+            kept.clone_from(&state.nack);
         });
+        let mut refused = self.fleet.refused.lock();
+        if let Some(nack) = kept
+            && (refused.len() < MAX_REFUSALS || refused.contains_key(&self.proxy.id()))
+        {
+            refused
+                .entry(self.proxy.id())
+                .or_default()
+                .insert(word(kind), nack);
+        }
     }
 
     fn change(&self, kind: ResourceType, with: impl FnOnce(&mut TypeState)) {

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use pillion_config::ResourceKey;
@@ -18,6 +19,7 @@ use pillion_xds::proto::discovery::DiscoveryResponse;
 use pillion_xds::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use pillion_xds::resource::ResourceType;
 use pillion_xds::subscription::server::Heard;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,23 +28,33 @@ use tonic::Response;
 use tonic::Status;
 use tonic::Streaming;
 
+use super::Settings;
 use super::chain;
+use super::door::Peer;
 use super::fleet::Arrival;
 use super::fleet::Connection;
 use super::fleet::Fleet;
+use super::gate::Proof;
 use super::stream::Delta;
 use super::stream::Session;
 use super::stream::StateOfTheWorld;
 use super::stream::Wire;
 use crate::identity;
+use crate::identity::token::Tokens;
 use crate::publish::Publisher;
 use crate::publish::SubscribeError;
 use crate::publish::Updates;
+use crate::store::Live;
 use crate::translate::spiffe_id;
 
 /// Responses between a session and its socket. A session has one response of each type in flight, so this is never
 /// full unless a client acknowledges what it has not read.
 const QUEUE: usize = 16;
+
+/// A stream that says nothing at all is none.
+const SILENCE: Duration = Duration::from_secs(10);
+/// After that a new client has had its turn, whether it has answered or not.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
 
 /// What every stream needs.
 #[derive(Clone)]
@@ -51,10 +63,14 @@ pub struct Ads {
     pub publisher: Arc<Publisher>,
     /// Where streams are noted.
     pub fleet: Arc<Fleet>,
-    /// Our account, 12 digits.
-    pub account: Arc<str>,
-    /// Our trust domain.
-    pub trust_domain: Arc<str>,
+    /// What exists.
+    pub live: Arc<Live>,
+    /// Who may join.
+    pub tokens: Arc<Tokens>,
+    /// Who we are.
+    pub settings: Arc<Settings>,
+    /// Streams that are being told everything for the first time.
+    pub admission: Arc<Semaphore>,
     /// Streams run among these.
     pub tasks: Tasks,
 }
@@ -84,12 +100,20 @@ impl AggregatedDiscoveryService for Ads {
 
 impl Ads {
     fn begin<W: Wire>(&self, request: Request<Streaming<W::Request>>) -> Responses<W::Response> {
-        let peer = request.remote_addr();
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .and_then(|peer| peer.addr);
+        let proof = request
+            .extensions()
+            .get::<Proof>()
+            .cloned()
+            .unwrap_or(Proof::None);
         let (out, responses) = mpsc::channel(QUEUE);
         let ads = self.clone();
         let inbound = request.into_inner();
         self.tasks.spawn("ads-stream", async move {
-            if let Err(status) = ads.drive::<W>(inbound, &out, peer).await {
+            if let Err(status) = ads.drive::<W>(inbound, &out, (proof, peer)).await {
                 tracing::info!(code = ?status.code(), reason = status.message(), "stream ended");
                 // A client that is gone does not hear why.
                 drop(out.send(Err(status)).await);
@@ -103,15 +127,24 @@ impl Ads {
         &self,
         mut inbound: Streaming<W::Request>,
         out: &mpsc::Sender<Result<W::Response, Status>>,
-        peer: Option<SocketAddr>,
+        (proof, peer): (Proof, Option<SocketAddr>),
     ) -> Result<(), Status> {
         let stop = self.tasks.stop();
         let first = tokio::select! {
             first = inbound.message() => first?,
+            () = tokio::time::sleep(SILENCE) => {
+                return Err(Status::deadline_exceeded("the stream asked nothing"));
+            }
             () = stop.cancelled() => None,
         };
         let Some(first) = first else { return Ok(()) };
-        let (key, connection, mut updates) = self.identify::<W>(&first, peer)?;
+        let mut admitted = tokio::select! {
+            admitted = Arc::clone(&self.admission).acquire_owned() => admitted.ok(),
+            () = stop.cancelled() => return Ok(()),
+        };
+        let until = Instant::now() + FIRST_ANSWER;
+        let mut tokens = self.tokens.changes();
+        let (key, connection, mut updates) = self.identify::<W>(&first, &proof, peer)?;
         let mut session = Session::new(W::PROTOCOL, current(&mut updates, &key)?);
         hear::<W>(&mut session, &connection, &first);
         loop {
@@ -124,7 +157,15 @@ impl Ads {
                     )
                 })?;
             }
-            let wake_at = session.wake_at();
+            // The first time is over once the client has answered for its listeners and clusters, or takes too long.
+            if admitted.is_some() && (session.is_quiet() || Instant::now() >= until) {
+                admitted = None;
+            }
+            let wake_at = session
+                .wake_at()
+                .into_iter()
+                .chain(admitted.as_ref().map(|_| until))
+                .min();
             tokio::select! {
                 message = inbound.message() => match message? {
                     Some(request) => hear::<W>(&mut session, &connection, &request),
@@ -134,6 +175,7 @@ impl Ads {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
                     session.replace(current(&mut updates, &key)?);
                 }
+                Ok(()) = tokens.changed() => self.check_token(&proof)?,
                 () = sleep_until(wake_at) => {}
                 () = out.closed() => return Ok(()),
                 () = stop.cancelled() => return Ok(()),
@@ -144,18 +186,40 @@ impl Ads {
     fn identify<W: Wire>(
         &self,
         first: &W::Request,
+        proof: &Proof,
         peer: Option<SocketAddr>,
     ) -> Result<(ResourceKey, Connection, Updates), Status> {
         let node = W::node(first).ok_or_else(|| {
             Status::invalid_argument("the first request of a stream must carry a node; set node.id to the resource's ARN")
         })?;
-        let key = identity::resolve(&node.id, &self.account)
+        let key = identity::resolve(&node.id, &self.settings.account)
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let Settings {
+            region,
+            trust_domain,
+            proxies,
+            ..
+        } = &*self.settings;
+        proof.covers(&self.live.current(), &key, region, trust_domain)?;
+        if let Some(limit) = proxies
+            && self.fleet.streams_of(&key) >= *limit as usize
+        {
+            return Err(Status::resource_exhausted(format!(
+                "{limit} proxies of {key} are connected already, the quota of this installation (--quota proxies=…)"
+            )));
+        }
         let updates = self
             .publisher
             .subscribe(&key)
             .map_err(|error| match error {
-                SubscribeError::Unknown(_) => Status::invalid_argument(error.to_string()),
+                SubscribeError::Unknown(_) => Status::invalid_argument(match key.mesh.rsplit_once('@') {
+                    Some((_, owner)) => format!(
+                        "{error}. This control plane's own account is {}: start it with --account {owner}, or correct \
+                         APPMESH_RESOURCE_ARN",
+                        self.settings.account
+                    ),
+                    None => error.to_string(),
+                }),
                 SubscribeError::Untranslatable(..) => Status::unavailable(error.to_string()),
             })?;
         let connection = self.fleet.arrive(Arrival {
@@ -169,6 +233,18 @@ impl Ads {
         Ok((key, connection, updates))
     }
 
+    /// A stream ends with the token that opened it, if that is revoked.
+    fn check_token(&self, proof: &Proof) -> Result<(), Status> {
+        match proof {
+            Proof::Token(kept) if !self.tokens.holds(&kept.id) => {
+                Err(Status::unauthenticated("the join token was revoked"))
+            }
+            Proof::Open | Proof::None | Proof::Key(_) | Proof::Token(_) | Proof::Certificate(_) => {
+                Ok(())
+            }
+        }
+    }
+
     /// Our own proxies have certificates signed and never ask for one; a stock Envoy does, and then it is made.
     fn provide_identity(
         &self,
@@ -176,7 +252,7 @@ impl Ads {
         session: &mut Session,
         updates: &mut Updates,
     ) -> Result<(), Status> {
-        if session.lacks_secret(&spiffe_id(&self.trust_domain, key)) {
+        if session.lacks_secret(&spiffe_id(&self.settings.trust_domain, key)) {
             self.publisher.provide_identity(key);
             session.replace(current(updates, key)?);
         }

@@ -163,6 +163,13 @@ impl Session {
             && self.snapshot.get(ResourceType::Secret, name).is_none()
     }
 
+    /// Whether the client has answered for everything it was sent.
+    pub fn is_quiet(&self) -> bool {
+        UPDATE_ORDER
+            .into_iter()
+            .all(|kind| !self.stream.in_flight(kind))
+    }
+
     /// When [`Session::fill`] would have more to say although nothing else happened.
     pub fn wake_at(&self) -> Option<Instant> {
         self.clusters_sent

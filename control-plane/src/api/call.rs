@@ -121,6 +121,29 @@ impl Call {
         }
     }
 
+    /// The same call with its mesh spelled as `spell` has it.
+    pub fn in_mesh(self, spell: impl Fn(&str) -> String) -> Call {
+        let collection = |of: Collection| Collection {
+            mesh: spell(&of.mesh),
+            ..of
+        };
+        let key = |key: ResourceKey| match key.kind {
+            Kind::Mesh => ResourceKey::mesh(spell(&key.mesh)),
+            _ => ResourceKey {
+                mesh: spell(&key.mesh),
+                ..key
+            },
+        };
+        match self {
+            Call::Create(of) => Call::Create(collection(of)),
+            Call::List(of) => Call::List(collection(of)),
+            Call::Describe(of) => Call::Describe(key(of)),
+            Call::Update(of) => Call::Update(key(of)),
+            Call::Delete(of) => Call::Delete(key(of)),
+            Call::ListTagsForResource | Call::TagResource | Call::UntagResource => self,
+        }
+    }
+
     /// The mesh the path names; empty for operations on no single mesh.
     pub fn mesh(&self) -> &str {
         match self {

@@ -3,6 +3,8 @@
 //! payload is the object itself, unwrapped; SDKs put the wrapper around it.
 
 use pillion_config::Kind;
+use pillion_config::ResourceKey;
+use pillion_config::name::is_account;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -48,7 +50,27 @@ pub fn reference(record: &Record, region: &str) -> Value {
 
 /// The ARN; its account is the resource's owner.
 pub fn arn(record: &Record, region: &str) -> String {
-    record.key.arn(region, &record.resource_owner)
+    shown(record).arn(region, &record.resource_owner)
+}
+
+/// The key of a record as users know it.
+pub fn shown(record: &Record) -> ResourceKey {
+    bare(&record.key)
+}
+
+/// A mesh of another account is kept as `M@<owner>`, and is `M` to users.
+pub fn bare(key: &ResourceKey) -> ResourceKey {
+    let mesh = match key.mesh.rsplit_once('@') {
+        Some((mesh, owner)) if is_account(owner) => mesh,
+        _ => return key.clone(),
+    };
+    match key.kind {
+        Kind::Mesh => ResourceKey::mesh(mesh),
+        _ => ResourceKey {
+            mesh: mesh.to_owned(),
+            ..key.clone()
+        },
+    }
 }
 
 /// The member that holds a list of this kind: `meshes`, `virtualNodes`.
@@ -64,19 +86,20 @@ pub fn list_member(kind: Kind) -> &'static str {
     }
 }
 
-fn names(record: &Record) -> Map<String, Value> {
+/// The members that say which resource it is, as requests and manifests have them.
+pub fn names(record: &Record) -> Map<String, Value> {
+    let key = shown(record);
     let mut members = Map::new();
-    members.insert(Kind::Mesh.name_member().to_owned(), json!(record.key.mesh));
-    if let (Some(kind), Some(parent)) = (record.key.kind.parent(), &record.key.parent) {
+    members.insert(Kind::Mesh.name_member().to_owned(), json!(key.mesh));
+    if let (Some(kind), Some(parent)) = (key.kind.parent(), &key.parent) {
         members.insert(kind.name_member().to_owned(), json!(parent));
     }
-    let own = record.key.kind.name_member();
-    members.insert(own.to_owned(), json!(record.key.name));
+    members.insert(key.kind.name_member().to_owned(), json!(key.name));
     members
 }
 
 /// Timestamps are epoch seconds with a fraction. Milliseconds of any date fit a double's 53 bits.
-fn seconds(ms: i64) -> Value {
+pub fn seconds(ms: i64) -> Value {
     let seconds = ms as f64 / 1000.0;
     json!(seconds)
 }

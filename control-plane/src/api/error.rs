@@ -28,6 +28,12 @@ pub enum ErrorType {
     NotFound,
     /// Name taken, or token reused.
     Conflict,
+    /// Signed by somebody who may not do this.
+    Forbidden,
+    /// Not signed, or not well: the type AWS answers with.
+    Unauthenticated(&'static str),
+    /// A quota of the installation.
+    LimitExceeded,
     /// Still referred to.
     ResourceInUse,
     /// More than a resource may carry.
@@ -57,6 +63,9 @@ impl ErrorType {
             }
             ErrorType::NotFound => "NotFoundException",
             ErrorType::Conflict => "ConflictException",
+            ErrorType::Forbidden => "ForbiddenException",
+            ErrorType::Unauthenticated(name) => name,
+            ErrorType::LimitExceeded => "LimitExceededException",
             ErrorType::ResourceInUse => "ResourceInUseException",
             ErrorType::TooManyTags => "TooManyTagsException",
             ErrorType::TooManyRequests => "TooManyRequestsException",
@@ -71,7 +80,10 @@ impl ErrorType {
     /// The status that goes with it.
     pub fn status(self) -> StatusCode {
         match self {
-            ErrorType::BadRequest | ErrorType::TooManyTags => StatusCode::BAD_REQUEST,
+            ErrorType::BadRequest | ErrorType::TooManyTags | ErrorType::LimitExceeded => {
+                StatusCode::BAD_REQUEST
+            }
+            ErrorType::Forbidden | ErrorType::Unauthenticated(_) => StatusCode::FORBIDDEN,
             ErrorType::NotFound | ErrorType::UnknownOperation => StatusCode::NOT_FOUND,
             ErrorType::Conflict | ErrorType::ResourceInUse => StatusCode::CONFLICT,
             ErrorType::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
@@ -185,7 +197,18 @@ impl From<Refusal> for ApiError {
             Refusal::Conflict(message) => ApiError::new(ErrorType::Conflict, message),
             Refusal::InUse(message) => ApiError::new(ErrorType::ResourceInUse, message),
             Refusal::TooManyTags(message) => ApiError::new(ErrorType::TooManyTags, message),
+            Refusal::Forbidden(message) => ApiError::new(ErrorType::Forbidden, message),
+            Refusal::LimitExceeded(message) => ApiError::new(ErrorType::LimitExceeded, message),
         }
+    }
+}
+
+impl From<pillion_sigv4::Refusal> for ApiError {
+    fn from(refusal: pillion_sigv4::Refusal) -> ApiError {
+        ApiError::new(
+            ErrorType::Unauthenticated(refusal.name()),
+            refusal.to_string(),
+        )
     }
 }
 

@@ -32,6 +32,11 @@ impl Query {
         Ok(Query { parameters })
     }
 
+    /// All of them.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.parameters
+    }
+
     /// The first parameter of that name; an empty value is as good as none.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.parameters

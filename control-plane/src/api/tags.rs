@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The three tag operations. A resource is named by its ARN in the query, never in the path.
 
+use pillion_config::Kind;
 use pillion_config::Problem;
 use pillion_config::ResourceKey;
 use pillion_config::name::parse_arn;
@@ -12,17 +13,20 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::Api;
+use super::Asked;
 use super::body;
+use super::document;
 use super::error::ApiError;
 use super::error::ErrorType;
 use super::page::Page;
 use super::query::Query;
 use super::write;
+use crate::access::Wish;
 use crate::store::Tags;
 
 impl Api {
-    pub(super) fn list_tags(&self, query: &Query) -> Result<Value, ApiError> {
-        let key = self.resource(query)?;
+    pub(super) fn list_tags(&self, query: &Query, asked: &Asked) -> Result<Value, ApiError> {
+        let key = self.resource(query, asked, Wish::Read)?;
         let page = Page::parse(query, LimitOf::Tags, format!("tags of {key}"))?;
         let model = self.live.current();
         let tags = &write::find(&model, &key)?.tags;
@@ -41,39 +45,89 @@ impl Api {
         Ok(answer)
     }
 
-    pub(super) async fn tag(&self, query: &Query, bytes: &[u8]) -> Result<Value, ApiError> {
-        let key = self.resource(query)?;
+    pub(super) async fn tag(
+        &self,
+        query: &Query,
+        asked: &Asked,
+        bytes: &[u8],
+    ) -> Result<Value, ApiError> {
+        let key = self.resource(query, asked, Wish::Write)?;
         let tags = list(bytes, "tags", parse_tags)?;
         let tags: Tags = tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
-        let decide = move |model: &_, _| write::tag(model, &key, &tags);
-        Ok(self.live.write(Box::new(decide), None).await?)
+        let owner = self.owner(asked);
+        let decide = move |model: &_, _| write::tag(model, &owner, &key, &tags);
+        self.write(asked, Box::new(decide), None).await
     }
 
-    pub(super) async fn untag(&self, query: &Query, bytes: &[u8]) -> Result<Value, ApiError> {
-        let key = self.resource(query)?;
+    pub(super) async fn untag(
+        &self,
+        query: &Query,
+        asked: &Asked,
+        bytes: &[u8],
+    ) -> Result<Value, ApiError> {
+        let key = self.resource(query, asked, Wish::Write)?;
         let keys = list(bytes, "tagKeys", parse_tag_keys)?;
-        let decide = move |model: &_, _| write::untag(model, &key, &keys);
-        Ok(self.live.write(Box::new(decide), None).await?)
+        let owner = self.owner(asked);
+        let decide = move |model: &_, _| write::untag(model, &owner, &key, &keys);
+        self.write(asked, Box::new(decide), None).await
     }
 
-    fn resource(&self, query: &Query) -> Result<ResourceKey, ApiError> {
-        let refuse =
-            |message: String| Err(ApiError::problems(&[Problem::new("resourceArn", message)]));
-        let Some(text) = query.get("resourceArn") else {
+    fn resource(&self, query: &Query, asked: &Asked, wish: Wish) -> Result<ResourceKey, ApiError> {
+        let text = query.get("resourceArn").unwrap_or_default();
+        self.find_arn(text, "resourceArn", asked, wish)
+    }
+
+    /// The resource of an ARN, if the caller sees it and may do what they wish. The account in an ARN is the resource's
+    /// owner; its mesh may be anybody's.
+    pub(super) fn find_arn(
+        &self,
+        text: &str,
+        member: &str,
+        asked: &Asked,
+        wish: Wish,
+    ) -> Result<ResourceKey, ApiError> {
+        let refuse = |message: String| Err(ApiError::problems(&[Problem::new(member, message)]));
+        if text.is_empty() {
             return refuse("is required".to_owned());
-        };
+        }
         let arn = match parse_arn(text) {
             Ok(arn) => arn,
             Err(error) => return refuse(error.to_string()),
         };
-        if arn.region == self.owner.region && arn.account == self.owner.account {
-            return Ok(arn.key);
+        self.permit(asked, wish, text)?;
+        let model = self.live.current();
+        let own = self.access.spell(&arn.key.mesh, &arn.account);
+        let home = arn.key.mesh.clone();
+        let others = model
+            .records()
+            .take_while(|record| record.key.kind == Kind::Mesh)
+            .filter(|record| document::shown(record).mesh == arn.key.mesh)
+            .map(|record| record.key.mesh.clone());
+        let found = [own, home].into_iter().chain(others).find_map(|mesh| {
+            let key = match arn.key.kind {
+                Kind::Mesh => ResourceKey::mesh(mesh),
+                _ => ResourceKey {
+                    mesh,
+                    ..arn.key.clone()
+                },
+            };
+            let record = model.get(&key)?;
+            let seen =
+                record.resource_owner == arn.account && self.access.sees(&asked.caller, record);
+            seen.then_some(key)
+        });
+        if let Some(key) = found.filter(|_| arn.region == self.access.region) {
+            return Ok(key);
+        }
+        if arn.region == self.access.region && arn.account == asked.caller.account() {
+            // The rules say which part of it is missing.
+            write::find(&model, &arn.key)?;
         }
         Err(ApiError::new(
             ErrorType::NotFound,
             format!(
                 "{text} does not exist here; this control plane serves account {} in {}",
-                self.owner.account, self.owner.region
+                self.access.account, self.access.region
             ),
         ))
     }

@@ -17,6 +17,7 @@ use super::document;
 use super::draft::Creation;
 use super::draft::Revision;
 use super::error::in_one_message;
+use super::quota::Quotas;
 use crate::store::Change;
 use crate::store::Model;
 use crate::store::Record;
@@ -24,13 +25,15 @@ use crate::store::Tags;
 use crate::store::live::Plan;
 use crate::store::live::Refusal;
 
-/// Who we are in ARNs.
+/// For whom a write is decided, and within what bounds.
 #[derive(Clone, Debug)]
 pub struct Owner {
-    /// `us-east-1`.
+    /// `us-east-1`, for ARNs.
     pub region: String,
-    /// 12 digits.
+    /// The caller's, 12 digits.
     pub account: String,
+    /// Of the installation.
+    pub quotas: Quotas,
 }
 
 /// Create: the name is free and everything referred to exists.
@@ -42,25 +45,53 @@ pub fn create(
     now_ms: i64,
 ) -> Result<Plan, Refusal> {
     check_references(model, key, &draft.spec)?;
+    Ok(put(created(model, owner, key, draft, now_ms)?, owner))
+}
+
+/// The record of a new resource, if its name is free and its owner may have one more; references are not looked at.
+pub fn created(
+    model: &Model,
+    owner: &Owner,
+    key: &ResourceKey,
+    draft: &Creation,
+    now_ms: i64,
+) -> Result<Record, Refusal> {
     if model.get(key).is_some() {
         let Owner { account, .. } = owner;
         return Err(Refusal::Conflict(match key.kind {
-            Kind::Mesh => format!("Mesh {} already exists for account {account}", key.name),
+            Kind::Mesh => {
+                let name = document::bare(key).name;
+                format!("Mesh {name} already exists for account {account}")
+            }
             kind => format!("{kind} {} already exists in mesh {}", key.name, key.mesh),
         }));
     }
-    let record = Record {
+    let mesh_owner = match key.kind {
+        Kind::Mesh => owner.account.clone(),
+        _ => find(model, &ResourceKey::mesh(&key.mesh))?
+            .mesh_owner
+            .clone(),
+    };
+    if matches!(key.kind, Kind::VirtualGateway | Kind::GatewayRoute) && mesh_owner != owner.account
+    {
+        return Err(Refusal::Forbidden(format!(
+            "{} resources can be created by the owner of the mesh alone, account {mesh_owner}",
+            key.kind
+        )));
+    }
+    owner.quotas.check(model, key, &mesh_owner)?;
+    owner.quotas.check_spec(&draft.spec)?;
+    Ok(Record {
         key: key.clone(),
         spec: draft.spec.clone(),
         uid: Uuid::new_v4().to_string(),
         version: 1,
         created_ms: now_ms,
         updated_ms: now_ms,
-        mesh_owner: owner.account.clone(),
+        mesh_owner,
         resource_owner: owner.account.clone(),
         tags: draft.tags.clone(),
-    };
-    Ok(put(record, owner))
+    })
 }
 
 /// Update: replaces the spec whole, keeps uid and tags.
@@ -72,7 +103,9 @@ pub fn update(
     now_ms: i64,
 ) -> Result<Plan, Refusal> {
     let before = find(model, key)?;
+    check_owner(before, owner)?;
     let spec = revision.spec.as_ref().unwrap_or(&before.spec);
+    owner.quotas.check_spec(spec)?;
     check_references(model, key, spec)?;
     let broken = model.resources().broken_by(key, spec);
     if !broken.is_empty() {
@@ -92,19 +125,23 @@ pub fn delete(
     now_ms: i64,
 ) -> Result<Plan, Refusal> {
     let before = find(model, key)?;
+    if before.mesh_owner != owner.account {
+        check_owner(before, owner)?;
+    }
     if let Some(blocker) = model.resources().blocker_of_delete(key, &before.mesh_owner) {
         return Err(Refusal::InUse(blocker));
     }
     let last = next(before, before.spec.clone(), now_ms);
     Ok(Plan {
         answer: document::data(&last, &owner.region, document::DELETED),
-        change: Some(Change::Remove(before.clone())),
+        changes: vec![Change::Remove(Arc::new(last))],
     })
 }
 
 /// Adds tags, or gives those that are there a new value.
-pub fn tag(model: &Model, key: &ResourceKey, added: &Tags) -> Result<Plan, Refusal> {
+pub fn tag(model: &Model, owner: &Owner, key: &ResourceKey, added: &Tags) -> Result<Plan, Refusal> {
     let before = find(model, key)?;
+    check_owner(before, owner)?;
     let mut tags = before.tags.clone();
     tags.extend(added.clone());
     if tags.len() > MAX_TAGS {
@@ -117,11 +154,28 @@ pub fn tag(model: &Model, key: &ResourceKey, added: &Tags) -> Result<Plan, Refus
 }
 
 /// Removes tags; keys that are not there are none.
-pub fn untag(model: &Model, key: &ResourceKey, keys: &[String]) -> Result<Plan, Refusal> {
+pub fn untag(
+    model: &Model,
+    owner: &Owner,
+    key: &ResourceKey,
+    keys: &[String],
+) -> Result<Plan, Refusal> {
     let before = find(model, key)?;
+    check_owner(before, owner)?;
     let mut tags = before.tags.clone();
     tags.retain(|known, _| !keys.contains(known));
     Ok(retag(before, tags))
+}
+
+/// In a shared mesh everybody changes only their own.
+pub fn check_owner(record: &Record, owner: &Owner) -> Result<(), Refusal> {
+    if record.resource_owner == owner.account {
+        return Ok(());
+    }
+    Err(Refusal::Forbidden(format!(
+        "{} belongs to account {}; account {} may not change it",
+        record.key, record.resource_owner, owner.account
+    )))
 }
 
 /// The resource, or the outermost thing on the way to it that is missing.
@@ -150,7 +204,8 @@ fn not_found(key: &ResourceKey) -> Refusal {
     })
 }
 
-fn check_references(model: &Model, key: &ResourceKey, spec: &Spec) -> Result<(), Refusal> {
+/// Whether everything that `spec` refers to is there and fits.
+pub fn check_references(model: &Model, key: &ResourceKey, spec: &Spec) -> Result<(), Refusal> {
     let found = model.resources().check_references(key, spec);
     let missing = |found: &&ReferenceProblem| found.fault == ReferenceFault::NotFound;
     if let Some(first) = found.iter().find(missing) {
@@ -163,7 +218,8 @@ fn check_references(model: &Model, key: &ResourceKey, spec: &Spec) -> Result<(),
     Err(Refusal::BadRequest(in_one_message(&problems)))
 }
 
-fn next(before: &Record, spec: Arc<Spec>, now_ms: i64) -> Record {
+/// The next version of a record.
+pub fn next(before: &Record, spec: Arc<Spec>, now_ms: i64) -> Record {
     Record {
         spec,
         version: before.version + 1,
@@ -176,19 +232,21 @@ fn next(before: &Record, spec: Arc<Spec>, now_ms: i64) -> Record {
 fn put(record: Record, owner: &Owner) -> Plan {
     Plan {
         answer: document::data(&record, &owner.region, document::ACTIVE),
-        change: Some(Change::Put(Arc::new(record))),
+        changes: vec![Change::Put(Arc::new(record))],
     }
 }
 
 fn retag(before: &Arc<Record>, tags: Tags) -> Plan {
-    let change = (before.tags != tags).then(|| {
-        Change::Put(Arc::new(Record {
+    let changes = if before.tags == tags {
+        Vec::new()
+    } else {
+        vec![Change::Put(Arc::new(Record {
             tags,
             ..before.as_ref().clone()
-        }))
-    });
+        }))]
+    };
     Plan {
-        change,
+        changes,
         answer: json!({}),
     }
 }

@@ -22,6 +22,7 @@ use rcgen::KeyUsagePurpose;
 use rcgen::PublicKeyData;
 use rcgen::SanType;
 use rcgen::SerialNumber;
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -196,10 +197,19 @@ impl Authority {
         let key =
             PrivateKeyDer::try_from(key.serialize_der()).expect("rcgen serializes keys as PKCS#8");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // A proxy may show the certificate it has; whoever shows none must prove themselves otherwise.
+        let mut roots = rustls::RootCertStore::empty();
+        let bundle = CertificateDer::pem_slice_iter(self.trust_bundle().as_bytes());
+        roots.add_parsable_certificates(bundle.flatten());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .expect("the bundle holds our own root");
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the default provider speaks the default versions")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(chain, key)
             .expect("the certificate was signed for this key");
         config.alpn_protocols = vec![b"h2".to_vec()];

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The gRPC face of the authority: a proxy shows its node id and a CSR, and gets the certificate of that node, whatever
-//! the CSR says about itself. Served beside ADS. Does not yet authenticate callers: the port is open on loopback only
-//! (design 5), and anybody there may already read everybody's memory.
+//! the CSR says about itself. Served beside ADS, behind the same gate: who proved to be one node is signed for as that one.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -15,6 +14,7 @@ use tonic::Status;
 
 use super::Authority;
 use super::authority::IssueError;
+use crate::ads::gate::Proof;
 use crate::store::Live;
 
 /// Signs for the nodes of the model.
@@ -25,13 +25,16 @@ pub struct Signer {
     pub authority: Arc<Authority>,
     /// Ours, 12 digits.
     pub account: String,
+    /// Ours, for ARNs.
+    pub region: String,
 }
 
 impl Signer {
-    fn answer(&self, request: &SignRequest) -> Result<SignResponse, Status> {
+    fn answer(&self, request: &SignRequest, proof: &Proof) -> Result<SignResponse, Status> {
         let key = super::resolve(&request.node_id, &self.account)
             .map_err(|error| Status::invalid_argument(crate::ads::chain(&error)))?;
         let model = self.live.current();
+        proof.covers(&model, &key, &self.region, self.authority.trust_domain())?;
         let subject = super::subject(model.resources(), self.authority.trust_domain(), &key)
             .ok_or_else(|| {
                 Status::invalid_argument(format!("{key} does not exist; create it, then ask again"))
@@ -64,7 +67,12 @@ impl Signer {
 #[tonic::async_trait]
 impl CertificateService for Signer {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let answer = self.answer(request.get_ref());
+        let proof = request
+            .extensions()
+            .get::<Proof>()
+            .cloned()
+            .unwrap_or(Proof::None);
+        let answer = self.answer(request.get_ref(), &proof);
         if let Err(status) = &answer {
             tracing::warn!(
                 node_id = request.get_ref().node_id,

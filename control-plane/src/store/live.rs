@@ -11,11 +11,13 @@ use std::time::UNIX_EPOCH;
 use arc_swap::ArcSwap;
 use pillion_runtime::tasks::Tasks;
 use serde_json::Value;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 
 use super::Answered;
+use super::Author;
 use super::Change;
 use super::Commit;
 use super::CommitError;
@@ -42,13 +44,17 @@ pub enum Refusal {
     InUse(String),
     /// More tags than a resource may carry.
     TooManyTags(String),
+    /// It belongs to somebody else.
+    Forbidden(String),
+    /// A quota of the installation.
+    LimitExceeded(String),
 }
 
 /// What a decision comes to.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `None`: nothing to change, the answer is true already.
-    pub change: Option<Change>,
+    /// None: nothing to change, the answer is true already. Several are made together or not at all.
+    pub changes: Vec<Change>,
     /// The body of the answer, sent once the change is durable.
     pub answer: Value,
 }
@@ -105,7 +111,18 @@ pub enum LoadError {
     },
 }
 
+/// One thing to do, by someone.
+pub struct Write {
+    /// See [`Decide`].
+    pub decide: Decide,
+    /// Who asks.
+    pub author: Author,
+    /// Of a request that may be repeated.
+    pub token: Option<Token>,
+}
+
 struct Job {
+    author: Author,
     decide: Decide,
     token: Option<Token>,
     reply: oneshot::Sender<Result<Value, WriteError>>,
@@ -130,7 +147,7 @@ impl Live {
         let foreign = contents
             .records
             .iter()
-            .find(|record| record.mesh_owner != account);
+            .find(|record| !is_under(record, account));
         if let Some(record) = foreign {
             return Err(LoadError::OtherAccount {
                 location: store.location().to_owned(),
@@ -170,9 +187,15 @@ impl Live {
     }
 
     /// Decides and, if the rules allow it, changes. Returns the answer once it is durable; safe to drop while waiting.
-    pub async fn write(&self, decide: Decide, token: Option<Token>) -> Result<Value, WriteError> {
+    pub async fn write(&self, write: Write) -> Result<Value, WriteError> {
         let (reply, answer) = oneshot::channel();
+        let Write {
+            decide,
+            author,
+            token,
+        } = write;
         let job = Job {
+            author,
             decide,
             token,
             reply,
@@ -222,12 +245,13 @@ impl Live {
         loop {
             let model = self.current();
             let plan = (job.decide)(&model, now_ms).map_err(WriteError::Refused)?;
-            let Some(change) = plan.change else {
+            if plan.changes.is_empty() {
                 return Ok(plan.answer);
-            };
+            }
             let commit = Commit {
                 based_on: model.revision(),
-                change: change.clone(),
+                changes: plan.changes.clone(),
+                author: job.author.clone(),
                 answered: job.token.as_ref().map(|token| Answered {
                     scope: token.scope.clone(),
                     token: token.token.clone(),
@@ -239,7 +263,8 @@ impl Live {
             };
             match self.store.commit(commit).await {
                 Ok(revision) => {
-                    self.replace(model.after(&change, revision));
+                    audit(&job.author, &model, &plan.changes, revision);
+                    self.replace(model.after(&plan.changes, revision));
                     return Ok(plan.answer);
                 }
                 Err(CommitError::Stale { found }) => self.catch_up(found).await?,
@@ -295,6 +320,33 @@ impl Live {
         let revision = model.revision();
         self.current.store(Arc::new(model));
         self.revision.send_replace(revision);
+    }
+}
+
+/// Meshes of other accounts carry their owner in the name; a plain name is ours.
+fn is_under(record: &super::Record, account: &str) -> bool {
+    record.mesh_owner == account
+        || record
+            .key
+            .mesh
+            .strip_suffix(&record.mesh_owner)
+            .is_some_and(|mesh| mesh.ends_with('@'))
+}
+
+/// One line per change, whatever the level of other logs: who, what, and how it differs.
+fn audit(author: &Author, before: &Model, changes: &[Change], revision: u64) {
+    let Author { who, operation } = author;
+    for change in changes {
+        let record = change.record();
+        let (old, new) = match change {
+            Change::Put(_) => (
+                before.get(&record.key).map(Arc::as_ref),
+                Some(record.as_ref()),
+            ),
+            Change::Remove(_) => (Some(record.as_ref()), None),
+        };
+        let diff = json!(super::difference::between(old, new));
+        tracing::info!(target: "audit", who, operation, revision, resource = %record.key, version = record.version, %diff, "write");
     }
 }
 

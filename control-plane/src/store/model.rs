@@ -78,15 +78,17 @@ impl Model {
             .map(|(_, record)| record)
     }
 
-    /// The model after one more change.
-    pub(super) fn after(&self, change: &Change, revision: u64) -> Model {
+    /// The model after some more changes.
+    pub fn after(&self, changes: &[Change], revision: u64) -> Model {
         let mut next = self.clone();
         next.revision = revision;
-        match change {
-            Change::Put(record) => next.insert(record.clone()),
-            Change::Remove(record) => {
-                next.records.remove(&record.key);
-                next.resources.remove(&record.key);
+        for change in changes {
+            match change {
+                Change::Put(record) => next.insert(record.clone()),
+                Change::Remove(record) => {
+                    next.records.remove(&record.key);
+                    next.resources.remove(&record.key);
+                }
             }
         }
         next
@@ -195,7 +197,7 @@ mod tests {
     fn a_change_leaves_the_old_model_as_it_was() {
         let before = model(vec![ResourceKey::mesh("a")]);
         let gone = before.get(&ResourceKey::mesh("a")).expect("listed above");
-        let after = before.after(&Change::Remove(gone.clone()), 8);
+        let after = before.after(&[Change::Remove(gone.clone())], 8);
         assert!(before.get(&ResourceKey::mesh("a")).is_some());
         assert!(after.get(&ResourceKey::mesh("a")).is_none() && after.resources().is_empty());
         assert_eq!((before.revision(), after.revision()), (7, 8));

@@ -28,16 +28,20 @@ use super::Answered;
 use super::Commit;
 use super::CommitError;
 use super::Contents;
+use super::Recall;
+use super::Remembered;
 use super::Store;
 use super::StoreError;
 use super::Trouble;
 
+mod history;
 mod schema;
 
 const OPEN: &str = "be opened";
 const LOAD: &str = "be read";
 const SAVE: &str = "save the change";
 const LOOK_UP: &str = "look up a clientToken";
+const RECALL: &str = "recall its history";
 const VALUE: &str = "read or save a value";
 
 /// How long SQLite waits for another process's lock (a backup, a person with the shell).
@@ -194,6 +198,35 @@ impl Store for SqliteStore {
             let mut held = self.held(VALUE).await?;
             let found = schema::value(held.connection(), name).await;
             self.settle(held, VALUE, found)
+        }
+        .boxed()
+    }
+
+    fn recall(&self, which: Recall) -> BoxFuture<'_, Result<Vec<Remembered>, StoreError>> {
+        async move {
+            let mut held = self.held(RECALL).await?;
+            let rows = history::recall(held.connection(), &which).await;
+            let rows = self.settle(held, RECALL, rows)?;
+            let whole: Result<Vec<Remembered>, String> = rows
+                .into_iter()
+                .map(history::Row::into_remembered)
+                .collect();
+            whole.map_err(|detail| {
+                StoreError::new(&self.location, RECALL, Trouble::Corrupt).with_detail(detail)
+            })
+        }
+        .boxed()
+    }
+
+    fn set_value<'a>(
+        &'a self,
+        name: &'a str,
+        value: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let mut held = self.held(VALUE).await?;
+            let done = schema::set_value(held.connection(), name, value).await;
+            self.settle(held, VALUE, done)
         }
         .boxed()
     }

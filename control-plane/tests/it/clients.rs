@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::control_plane::ControlPlane;
 
 /// The folder of foreign clients, or how to make it.
-fn venv() -> PathBuf {
+pub(crate) fn venv() -> PathBuf {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let venv = std::env::var_os("PILLION_VENV")
         .map_or_else(|| workspace.join("target/venv"), PathBuf::from);

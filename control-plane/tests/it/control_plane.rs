@@ -65,6 +65,16 @@ impl ControlPlane {
         started
     }
 
+    /// On a store of its own, with more flags.
+    pub(crate) fn start_with(args: &[&str]) -> ControlPlane {
+        let folder = TempDir::new().expect("a folder for the store");
+        let mut command = command(BINARY);
+        command.args(flags(folder.path())).args(args);
+        let mut started = ControlPlane::spawn(command, folder.path());
+        started._folder = Some(folder);
+        started
+    }
+
     /// On the store in `folder`, which outlives it.
     pub(crate) fn start_in(folder: &Path) -> ControlPlane {
         let mut command = command(BINARY);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The control plane from outside: the built binary over HTTP, and the contract of its store.
 
+mod access;
 mod clients;
 mod control_plane;
 mod durability;
@@ -10,6 +11,7 @@ mod http;
 mod idempotency;
 mod lifecycle;
 mod listing;
+mod pillion;
 mod process;
 mod refusals;
 mod shop;

@@ -7,9 +7,11 @@ use pillion_config::Kind;
 use pillion_config::ResourceKey;
 use pillion_config::parse_spec;
 use pillion_control_plane::store::Answered;
+use pillion_control_plane::store::Author;
 use pillion_control_plane::store::Change;
 use pillion_control_plane::store::Commit;
 use pillion_control_plane::store::CommitError;
+use pillion_control_plane::store::Recall;
 use pillion_control_plane::store::Record;
 use pillion_control_plane::store::Store;
 use pillion_control_plane::store::sqlite::SqliteStore;
@@ -40,6 +42,9 @@ contract!(
     a_stale_commit_leaves_no_token,
     watchers_hear_of_every_revision,
     the_first_value_of_a_name_stays,
+    a_value_can_be_changed_and_removed,
+    history_is_kept_with_its_change_newest_first,
+    several_changes_take_one_revision,
 );
 
 async fn sqlite_in(folder: &TempDir) -> SqliteStore {
@@ -63,10 +68,18 @@ fn record(name: &str, version: u64) -> Record {
     }
 }
 
+fn author() -> Author {
+    Author {
+        who: "AKID".to_owned(),
+        operation: "UpdateMesh".to_owned(),
+    }
+}
+
 fn put(record: Record, based_on: u64) -> Commit {
     Commit {
         based_on,
-        change: Change::Put(Arc::new(record)),
+        changes: vec![Change::Put(Arc::new(record))],
+        author: author(),
         answered: None,
         now_ms: 1000,
     }
@@ -129,7 +142,8 @@ async fn a_put_replaces_and_a_removal_removes(store: &dyn Store) {
     let contents = store.load().await.expect("a working store");
     assert_eq!(contents.records, [record("m", 2)]);
     let removal = Commit {
-        change: Change::Remove(Arc::new(record("m", 2))),
+        changes: vec![Change::Remove(Arc::new(record("m", 2)))],
+        author: author(),
         ..put(record("m", 2), 2)
     };
     assert_eq!(store.commit(removal).await.expect("fresh"), 3);
@@ -186,4 +200,62 @@ async fn the_first_value_of_a_name_stays(store: &dyn Store) {
     assert_eq!(stands.expect("a working store"), b"one\0two");
     let found = store.value("root").await.expect("a working store");
     assert_eq!(found.as_deref(), Some(b"one\0two".as_slice()));
+}
+
+async fn a_value_can_be_changed_and_removed(store: &dyn Store) {
+    for value in [Some(b"one".as_slice()), Some(b"two"), None] {
+        store.set_value("v", value).await.expect("a working store");
+        let found = store.value("v").await.expect("a working store");
+        assert_eq!(found.as_deref(), value);
+    }
+}
+
+async fn history_is_kept_with_its_change_newest_first(store: &dyn Store) {
+    store.commit(put(record("m", 1), 0)).await.expect("fresh");
+    store
+        .commit(put(record("other", 1), 1))
+        .await
+        .expect("fresh");
+    store.commit(put(record("m", 2), 2)).await.expect("fresh");
+    store
+        .commit(put(record("m", 9), 0))
+        .await
+        .expect_err("stale");
+    let which = Recall {
+        key: Some(ResourceKey::mesh("m")),
+        limit: 10,
+        ..Recall::default()
+    };
+    let found = store.recall(which.clone()).await.expect("a working store");
+    let told: Vec<(u64, u64)> = found
+        .iter()
+        .map(|one| (one.revision, one.record.version))
+        .collect();
+    assert_eq!(told, [(3, 2), (1, 1)]);
+    assert_eq!(
+        (&found[0].author, found[0].at_ms, found[0].removed),
+        (&author(), 1000, false)
+    );
+    let all = Recall {
+        after: 1,
+        oldest_first: true,
+        limit: 10,
+        ..Recall::default()
+    };
+    let found = store.recall(all).await.expect("a working store");
+    let told: Vec<u64> = found.iter().map(|one| one.revision).collect();
+    assert_eq!(told, [2, 3]);
+}
+
+async fn several_changes_take_one_revision(store: &dyn Store) {
+    let mut commit = put(record("m", 1), 0);
+    commit.changes.push(Change::Put(Arc::new(record("n", 1))));
+    assert_eq!(store.commit(commit).await.expect("fresh"), 1);
+    let contents = store.load().await.expect("a working store");
+    assert_eq!((contents.revision, contents.records.len()), (1, 2));
+    let which = Recall {
+        limit: 10,
+        ..Recall::default()
+    };
+    assert_eq!(store.recall(which).await.expect("a working store").len(), 2);
 }

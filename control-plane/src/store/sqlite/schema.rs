@@ -20,10 +20,11 @@ use crate::store::StoreError;
 use crate::store::Trouble;
 
 use super::OPEN;
+use super::history;
 use super::sql_error;
 
 /// Raised with every change of the tables; a step from each earlier one is then added to [`prepare`].
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// "PlnM": tells our files from other programs'.
 const APPLICATION: i64 = 0x506c_6e4d;
@@ -64,6 +65,18 @@ pub(super) async fn prepare(
     if (application, version) == (APPLICATION, VERSION) {
         return Ok(());
     }
+    if (application, version) == (APPLICATION, 1) {
+        // Additions only: an older program that opens the file finds a newer format and says so.
+        let step = format!(
+            "BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT;",
+            history::TABLES
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(step))
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+        return Ok(());
+    }
     if application == APPLICATION && version > VERSION {
         let detail = format!("its format is {version}, this version knows {VERSION}");
         return Err(StoreError::new(location, OPEN, Trouble::Newer).with_detail(detail));
@@ -73,7 +86,8 @@ pub(super) async fn prepare(
         return Err(StoreError::new(location, OPEN, Trouble::Corrupt).with_detail(detail));
     }
     let create = format!(
-        "BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+        "BEGIN IMMEDIATE; {TABLES} {} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;",
+        history::TABLES
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(create))
         .execute(&mut *connection)
@@ -105,7 +119,7 @@ pub(super) struct Rows {
     rows: Vec<Row>,
 }
 
-struct Row {
+pub(super) struct Row {
     mesh_owner: String,
     kind: String,
     mesh: String,
@@ -152,7 +166,7 @@ impl FromRow<'_, SqliteRow> for Row {
 }
 
 impl Row {
-    fn into_record(self) -> Result<Record, String> {
+    pub(super) fn into_record(self) -> Result<Record, String> {
         let wrong = |what: &str| {
             let Row {
                 kind, mesh, name, ..
@@ -235,10 +249,13 @@ async fn write(connection: &mut SqliteConnection, commit: &Commit) -> Result<Out
     if found != commit.based_on {
         return Ok(Outcome::Stale(found));
     }
-    match &commit.change {
-        Change::Put(record) => put(connection, record).await?,
-        Change::Remove(record) => remove(connection, record).await?,
+    for change in &commit.changes {
+        match change {
+            Change::Put(record) => put(connection, record).await?,
+            Change::Remove(record) => remove(connection, record).await?,
+        }
     }
+    history::remember(connection, commit, found + 1).await?;
     if let Some(answered) = &commit.answered {
         remember(connection, answered, commit.now_ms).await?;
     }
@@ -355,6 +372,24 @@ pub(super) async fn value(
         .bind(name)
         .fetch_optional(&mut *connection)
         .await
+}
+
+/// Stores a small value, or removes it.
+pub(super) async fn set_value(
+    connection: &mut SqliteConnection,
+    name: &str,
+    content: Option<&[u8]>,
+) -> Result<(), sqlx::Error> {
+    let statement = match content {
+        Some(content) => sqlx::query(
+            "INSERT INTO value (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        )
+        .bind(name)
+        .bind(content),
+        None => sqlx::query("DELETE FROM value WHERE name = ?").bind(name),
+    };
+    statement.execute(&mut *connection).await?;
+    Ok(())
 }
 
 /// Two statements, one outcome: whoever inserted first, both read the same.
