@@ -83,6 +83,25 @@ pub(crate) fn unset<T: Default + PartialEq>(field: &str, value: &T) -> Checked<(
     }
 }
 
+/// HTTP/2 with extended CONNECT (RFC 8441), which carries upgrades and which our proxy always speaks.
+pub(crate) fn extended_connect() -> core::Http2ProtocolOptions {
+    core::Http2ProtocolOptions {
+        allow_connect: true,
+        ..Default::default()
+    }
+}
+
+/// What is asked of HTTP/2 besides, if anything.
+pub(crate) fn beyond_extended_connect(
+    options: Option<core::Http2ProtocolOptions>,
+) -> Option<core::Http2ProtocolOptions> {
+    let options = core::Http2ProtocolOptions {
+        allow_connect: false,
+        ..options?
+    };
+    (options != core::Http2ProtocolOptions::default()).then_some(options)
+}
+
 /// Every item decoded, with its index in the path of a refusal.
 pub(crate) fn each<T, U>(
     field: &str,

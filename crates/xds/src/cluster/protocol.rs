@@ -35,13 +35,13 @@ pub(super) fn encode(
         UpstreamProtocol::Http1 => {
             explicit(ProtocolConfig::HttpProtocolOptions(Default::default()))
         }
-        UpstreamProtocol::Http2 => {
-            explicit(ProtocolConfig::Http2ProtocolOptions(Default::default()))
-        }
+        UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(
+            field::extended_connect(),
+        )),
         UpstreamProtocol::UseDownstream => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(Default::default()),
-                http2_protocol_options: Some(Default::default()),
+                http2_protocol_options: Some(field::extended_connect()),
                 http3_protocol_options: None,
             })
         }
@@ -141,6 +141,8 @@ fn check_explicit(config: Option<ProtocolConfig>) -> Checked<UpstreamProtocol> {
             Ok(UpstreamProtocol::Http1)
         }
         Some(ProtocolConfig::Http2ProtocolOptions(http2_protocol_options)) => {
+            let http2_protocol_options =
+                field::beyond_extended_connect(Some(http2_protocol_options));
             refuse!(http2_protocol_options);
             Ok(UpstreamProtocol::Http2)
         }
@@ -158,7 +160,7 @@ fn check_downstream(config: UseDownstreamHttpConfig) -> Checked<UpstreamProtocol
         http3_protocol_options,
     } = config;
     let http_protocol_options = http_protocol_options.unwrap_or_default();
-    let http2_protocol_options = http2_protocol_options.unwrap_or_default();
+    let http2_protocol_options = field::beyond_extended_connect(http2_protocol_options);
     refuse!(
         http_protocol_options,
         http2_protocol_options,

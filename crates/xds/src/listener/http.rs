@@ -50,6 +50,8 @@ impl HttpConnectionManager {
             normalize_path: Some(field::flag(self.normalize_path)),
             merge_slashes: self.merge_slashes,
             upgrade_configs: self.upgrades.iter().map(upgrade).collect(),
+            // An upgrade over HTTP/2 is an extended CONNECT, which Envoy takes only where it is told to.
+            http2_protocol_options: (!self.upgrades.is_empty()).then(field::extended_connect),
             stream_idle_timeout: self.stream_idle_timeout.map(field::encode_duration),
             strip_port_mode: self
                 .strip_port
@@ -125,6 +127,7 @@ impl HttpConnectionManager {
             route_specifier,
             strip_port_mode,
         } = manager;
+        let http2_protocol_options = field::beyond_extended_connect(http2_protocol_options);
         refuse!(
             add_user_agent,
             tracing,
