@@ -30,6 +30,7 @@ use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
 use crate::error::Flags;
 use crate::http::body::Body;
+use crate::http::body::Lease;
 use crate::http::guard::Edge;
 use crate::route::Rule;
 use crate::snapshot::Filter;
@@ -237,6 +238,8 @@ pub struct Exchange {
     pub trace: Cell<Option<Trace>>,
     /// The try under way, until the next one or the end.
     pub attempt: RefCell<Option<Rc<dyn Observer>>>,
+    /// What an upgraded exchange holds upstream until it ends.
+    pub lease: RefCell<Option<Box<dyn Lease>>>,
     observers: RefCell<Vec<Rc<dyn Observer>>>,
 }
 
@@ -284,6 +287,7 @@ impl Exchange {
             timer: Timer::new(started),
             trace: Cell::new(None),
             attempt: RefCell::new(None),
+            lease: RefCell::new(None),
             observers: RefCell::new(Vec::with_capacity(3)),
         }))
     }
@@ -337,6 +341,8 @@ impl Exchange {
     }
 
     fn end(&self) {
+        // It holds the exchange in turn.
+        drop(self.lease.take());
         // The try ends before the exchange it belongs to, so that a child span never outlives its parent.
         if let Some(attempt) = self.attempt.take() {
             attempt.ended(self);

@@ -14,5 +14,6 @@ pub mod send_error;
 pub mod server;
 pub mod stack;
 pub mod tunnel;
+pub mod upgrade;
 mod watch;
 mod wire;

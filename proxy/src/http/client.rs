@@ -35,6 +35,7 @@ use super::pool::Sender;
 use super::pool::StreamGuard;
 use super::send_error::SendError;
 use super::stack::Answering;
+use super::upgrade;
 use crate::cluster::Cluster;
 use crate::cluster::Endpoint;
 use crate::cluster::outlier;
@@ -232,6 +233,11 @@ impl Endpoints {
         let pool = self.pools.of(cluster, endpoint);
         let sent = Instant::now();
         let mut request = upstream_request(exchange, request, http2)?;
+        let asked = &exchange.asked;
+        let key = asked
+            .upgrade
+            .as_ref()
+            .and_then(|_| upgrade::key(request.headers()));
         loop {
             let acquired = if http2 {
                 self.pools.acquire2(&pool, at).await
@@ -256,6 +262,13 @@ impl Endpoints {
             };
             match result {
                 Ok(response) => {
+                    let response = if http2 && asked.upgrade.is_some() {
+                        let (mut head, body) = response.into_parts();
+                        upgrade::answered_http2(&mut head, key.as_ref());
+                        Response::from_parts(head, body)
+                    } else {
+                        response
+                    };
                     let held = Held {
                         hold,
                         pool,
@@ -299,15 +312,8 @@ fn upstream_request(
         .remove::<http::uri::Authority>()
         .unwrap_or(exchange.asked.authority.clone());
     if http2 {
-        if exchange.asked.upgrade.is_some() {
-            let why = "an HTTP/1.1 upgrade cannot pass to an HTTP/2 upstream; give its listener protocol http";
-            let endpoint = exchange
-                .upstream_address()
-                .unwrap_or(exchange.connection.local);
-            return Err(Box::new(SendError::Protocol {
-                endpoint,
-                why: why.to_owned(),
-            }));
+        if let Some(protocol) = &exchange.asked.upgrade {
+            upgrade::ask_http2(&mut parts, protocol);
         }
         let mut uri = parts.uri.into_parts();
         uri.scheme = exchange.asked.scheme.parse().ok();
@@ -327,11 +333,8 @@ fn upstream_request(
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             parts.headers.insert(header::HOST, host);
         }
-        if let Some(upgrade) = &exchange.asked.upgrade {
-            parts
-                .headers
-                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            parts.headers.insert(header::UPGRADE, upgrade.clone());
+        if let Some(protocol) = &exchange.asked.upgrade {
+            upgrade::ask_http1(&mut parts.headers, protocol);
         }
     }
     Ok(Request::from_parts(parts, body))
@@ -361,12 +364,18 @@ fn answer(
         parts.version,
     )
     .map_err(|error| broken(&error.to_string()))?;
+    let upgraded = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     parts.version = Version::HTTP_11;
     parts
         .headers
         .insert(SERVICE_TIME.clone(), body::service_time(sent));
     exchange.timer.progress();
     exchange.details.set("via_upstream");
+    if upgraded {
+        // What is held is held by the bytes that follow, to their end.
+        exchange.lease.replace(Some(lease));
+        return Ok(Response::from_parts(parts, Body::Empty));
+    }
     Ok(Response::from_parts(
         parts,
         body::Upstream::holding(incoming, lease),

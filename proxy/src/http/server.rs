@@ -13,13 +13,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
 use http::StatusCode;
 use http::Version;
-use http::header;
 use http::request;
 use http::uri::Authority;
 use http::uri::PathAndQuery;
@@ -45,6 +43,7 @@ use super::reply::reply;
 use super::stack::HttpService;
 use super::tunnel;
 use super::tunnel::Tunnels;
+use super::upgrade;
 use super::watch::Watch;
 use crate::error::Failure;
 use crate::error::Fault;
@@ -79,6 +78,9 @@ pub enum RefusedError {
     /// `CONNECT` on the inbound side.
     #[error("CONNECT is for the outbound side")]
     Connect,
+    /// Success without the upgrade: over HTTP/2 it would read as one.
+    #[error("the upgrade was answered, but not agreed to")]
+    Unagreed,
 }
 
 impl Failure for RefusedError {
@@ -93,6 +95,7 @@ impl Failure for RefusedError {
     fn status(&self) -> StatusCode {
         match self {
             RefusedError::Upgrade => StatusCode::FORBIDDEN,
+            RefusedError::Unagreed => StatusCode::BAD_GATEWAY,
             RefusedError::Connect => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -103,7 +106,7 @@ impl Failure for RefusedError {
 
     fn details(&self) -> &'static str {
         match self {
-            RefusedError::Upgrade => "upgrade_failed",
+            RefusedError::Upgrade | RefusedError::Unagreed => "upgrade_failed",
             RefusedError::Connect => "connect_not_allowed",
         }
     }
@@ -167,6 +170,7 @@ pub async fn serve<S: HttpService>(
             .max_send_buf_size(pool::SEND_BUFFER)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEADERS as u32)
+            .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), front);
         // A caller that is here already is told to go (GOAWAY); one that comes later is served until listeners close.
         let until = if worker.stage() == Stage::Serving {
@@ -306,7 +310,9 @@ impl<S: HttpService> Front<S> {
                 .map_err(|error| -> Box<dyn Failure> { Box::new(error) })?;
         }
         let refused = |error: HeadError| -> Box<dyn Failure> { Box::new(error) };
-        let target: Target = head::admit(parts).map_err(refused)?;
+        let extended = upgrade::unfold(parts);
+        let mut target: Target = head::admit(parts).map_err(refused)?;
+        target.upgrade = target.upgrade.or(extended);
         if parts.method == Method::CONNECT && self.connection.door != Door::Egress {
             return Err(Box::new(RefusedError::Connect));
         }
@@ -424,6 +430,7 @@ impl<S: HttpService> Front<S> {
             });
         }
         let (parts, incoming) = request.into_parts();
+        let keyed = upgrade::Keyed::of(&parts.headers);
         let body = Received::watch(incoming, &exchange);
         let call = Call {
             request: Request::from_parts(parts, body),
@@ -435,16 +442,18 @@ impl<S: HttpService> Front<S> {
                 .await
                 .unwrap_or_else(|error| reply(&end.0, &*error));
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if end.0.asked.version == Version::HTTP_2 && response.status().is_success() {
+                    response = reply(&end.0, &RefusedError::Unagreed);
+                }
                 return Ok(finish(end, response));
             }
             let upstream = hyper::upgrade::on(&mut response);
             let exchange = Rc::clone(&end.0);
-            let headers = response.headers_mut();
-            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            let (mut head, _) = response.into_parts();
             if let Some(protocol) = &exchange.asked.upgrade {
-                headers.insert(header::UPGRADE, protocol.clone());
+                upgrade::agree(&mut head, exchange.asked.version, protocol, keyed);
             }
-            *response.body_mut() = Body::Empty;
+            let mut response = Response::from_parts(head, Body::Empty);
             conclude(&exchange, &mut response);
             exchange.connection.edge.tunnel();
             tunnel::upgrade(end, downstream, upstream);

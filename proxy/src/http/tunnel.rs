@@ -28,6 +28,7 @@ use crate::error::Retry;
 use crate::exchange::EndGuard;
 use crate::exchange::Exchange;
 use crate::layer::route;
+use crate::route::Action;
 use crate::stream::Stream;
 use crate::tcp;
 
@@ -69,6 +70,37 @@ impl Failure for UndeclaredPort {
     }
 }
 
+/// A tunnel to a backend that gives no target any weight.
+#[derive(Debug, thiserror::Error)]
+#[error("the route has no target")]
+pub struct NoTarget;
+
+impl Failure for NoTarget {
+    fn fault(&self) -> Fault {
+        Fault::Local
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    fn flag(&self) -> Flags {
+        Flags::NO_HEALTHY
+    }
+
+    fn text(&self) -> Cow<'static, str> {
+        Cow::Borrowed("no healthy upstream")
+    }
+
+    fn details(&self) -> &'static str {
+        "no_healthy_upstream"
+    }
+}
+
 /// Opens upstream ends of tunnels.
 #[derive(Clone)]
 pub struct Tunnels {
@@ -87,8 +119,11 @@ impl Tunnels {
         exchange: &Rc<Exchange>,
         headers: &HeaderMap,
     ) -> Result<Stream, RequestError> {
-        if let Err(error) = route::choose(exchange, headers) {
-            self.by_port(exchange, error)?;
+        let chosen = route::choose(exchange, headers).map(|rule| &rule.action);
+        match chosen {
+            Ok(Action::Forward(_)) => {}
+            Ok(Action::Respond { .. }) => return Err(Box::new(NoTarget)),
+            Err(error) => self.by_port(exchange, error)?,
         }
         let Some(cluster) = exchange.cluster.get().cloned() else {
             let port = exchange.asked.authority.port_u16().unwrap_or_default();
@@ -156,6 +191,16 @@ pub fn upgrade(end: EndGuard, downstream: OnUpgrade, upstream: OnUpgrade) {
     });
 }
 
+/// The route's word before the connection manager's; zero is no limit.
+fn idle_limit(exchange: &Exchange) -> Duration {
+    let route = match exchange.rule.get().map(|rule| &rule.action) {
+        Some(Action::Forward(forward)) => forward.config.idle_timeout,
+        Some(Action::Respond { .. }) | None => None,
+    };
+    let manager = exchange.served.http().manager.stream_idle_timeout;
+    route.or(manager).unwrap_or(DEFAULT_IDLE)
+}
+
 fn run<U>(end: EndGuard, ends: impl Future<Output = Option<(TokioIo<Upgraded>, U)>> + 'static)
 where
     U: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -168,11 +213,7 @@ where
         counts.cx_upgrades_total.inc();
         counts.cx_upgrades_active.inc();
         if let Some((downstream, upstream)) = ends.await {
-            let idle = served
-                .http()
-                .manager
-                .stream_idle_timeout
-                .unwrap_or(DEFAULT_IDLE);
+            let idle = idle_limit(&exchange);
             let passed = tcp::Passed {
                 up: &exchange.received,
                 down: &exchange.sent,
