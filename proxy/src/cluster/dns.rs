@@ -113,11 +113,9 @@ impl Resolver {
     }
 }
 
-/// The addresses of the wanted families, wanted ones first.
-fn preferred(mut all: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
-    // Answers rotate on the wire; sorted, an unchanged answer is an unchanged set.
-    all.sort_unstable();
-    all.dedup();
+/// The addresses of the wanted families, wanted ones first, each family in the order of the answer: name servers turn
+/// it, and who takes only the first spreads load by that.
+fn preferred(all: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = all.into_iter().partition(IpAddr::is_ipv4);
     match family {
         DnsFamily::V4Only => v4,
@@ -154,15 +152,16 @@ async fn resolve_once(cluster: &Cluster, resolver: &Resolver) -> Option<Duration
             .resolve(asked.host, cluster.config.dns_family)
             .await
         {
-            Ok((addresses, holds)) => {
+            Ok((mut addresses, holds)) => {
                 wait = [wait, holds].into_iter().flatten().min();
-                let number = if logical { 1 } else { addresses.len() };
-                answers.extend(
-                    addresses
-                        .into_iter()
-                        .take(number)
-                        .map(|ip| asked.answer(ip)),
-                );
+                if logical {
+                    addresses.truncate(1);
+                } else {
+                    // An answer that only turned is an unchanged set.
+                    addresses.sort_unstable();
+                    addresses.dedup();
+                }
+                answers.extend(addresses.into_iter().map(|ip| asked.answer(ip)));
             }
             Err(error) => {
                 failed = true;
@@ -235,12 +234,12 @@ mod tests {
         assert_eq!(preferred(both.clone(), DnsFamily::Auto), ips(&["::1"]));
         assert_eq!(
             preferred(both.clone(), DnsFamily::V4Preferred),
-            ips(&["10.0.0.1", "10.0.0.2"])
+            ips(&["10.0.0.2", "10.0.0.1"])
         );
         assert_eq!(preferred(both.clone(), DnsFamily::V6Only), ips(&["::1"]));
         assert_eq!(
             preferred(both, DnsFamily::All),
-            ips(&["10.0.0.1", "10.0.0.2", "::1"])
+            ips(&["10.0.0.2", "10.0.0.1", "::1"])
         );
         assert_eq!(
             preferred(ips(&["::1"]), DnsFamily::V4Preferred),
