@@ -248,7 +248,7 @@ pub fn hidden_tcp(callees: &[Callee<'_>]) -> Vec<String> {
         let number = port.mapping.port;
         if !port.mapping.protocol.is_http() && !taken.insert(number) {
             findings.push(format!(
-                "backend {:?} speaks tcp on {number}, which another backend has: a TCP connection carries no name, give it a port of its own",
+                "backend {:?} speaks tcp on {number}, which another backend has: a redirected TCP connection carries no name; give it a port of its own, or call it by CONNECT through 15001",
                 callee.name
             ));
         }
