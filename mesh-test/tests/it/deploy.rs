@@ -3,15 +3,23 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context;
 use mesh_test::client;
 use mesh_test::mesh::MESH;
 use mesh_test::mesh::Mesh;
+use mesh_test::mesh::live;
+use mesh_test::pod::POD;
+use mesh_test::pod::Pod;
+use mesh_test::pod::in_pod;
+use mesh_test::program::Program;
+use mesh_test::program::built;
 use mesh_test::upstream::Behaviour;
 use mesh_test::upstream::Upstream;
 use serde_json::Value;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn the_task_definition_s_environment_starts_a_live_sidecar() -> anyhow::Result<()> {
@@ -65,4 +73,60 @@ async fn the_task_definition_s_environment_starts_a_live_sidecar() -> anyhow::Re
         info.text()
     );
     Ok(())
+}
+
+/// The variables of a container.
+fn environment(container: &Value) -> anyhow::Result<Vec<(&str, &str)>> {
+    let mut all = Vec::new();
+    for one in container["env"].as_array().context("env")? {
+        let name = one["name"].as_str().context("name")?;
+        all.push((name, one["value"].as_str().context("value")?));
+    }
+    Ok(all)
+}
+
+#[test]
+fn the_kubernetes_pod_is_intercepted_and_served() -> anyhow::Result<()> {
+    in_pod(async |pod: Pod| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/pod.json");
+        let sample: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+        let init = &sample["spec"]["initContainers"][0];
+        let sidecar = &sample["spec"]["containers"][0];
+        let app = TcpListener::bind("127.0.0.1:8080").await?;
+        let _app = Upstream::serve("shop", Behaviour::Echo, app)?;
+        let mesh = Mesh::start().await?;
+        let spec = json!({
+            "listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}],
+            "serviceDiscovery": {"dns": {"hostname": POD.to_string()}},
+        });
+        let body = json!({"virtualNodeName": "shop", "spec": spec});
+        mesh.put("/meshes/m/virtualNodes", body).await?;
+
+        let command = init["command"].as_array().context("command")?;
+        assert_eq!(command[0], "pillion-proxy");
+        let words = command[1..].iter().filter_map(Value::as_str);
+        let installed = Command::new(built("pillion-proxy")?)
+            .args(words)
+            .envs(environment(init)?)
+            .output()?;
+        assert!(installed.status.success(), "{installed:?}");
+        let uid = sidecar["securityContext"]["runAsUser"]
+            .as_u64()
+            .context("runAsUser")?;
+        let mut variables = environment(sidecar)?;
+        let xds = mesh.xds()?.to_string();
+        variables.retain(|(name, _)| *name != "APPMESH_XDS_ENDPOINT");
+        variables.push(("APPMESH_XDS_ENDPOINT", &xds));
+        let proxy =
+            Program::start_as(u32::try_from(uid)?, "pillion-proxy", &[], &variables).await?;
+        live(&proxy).await?;
+
+        let stranger = pod.connect((POD, 8080))?;
+        let answer = client::send_over(stranger, client::asking("shop.local", "/")?).await?;
+        assert_eq!(
+            (answer.status, &answer.headers["server"]),
+            (200, &"envoy".parse()?)
+        );
+        Ok(())
+    })
 }
