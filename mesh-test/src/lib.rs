@@ -5,7 +5,9 @@
 pub mod client;
 pub mod eventually;
 pub mod mesh;
+pub mod names;
 pub mod pod;
 pub mod program;
 pub mod python;
+pub mod raw;
 pub mod upstream;

@@ -6,7 +6,6 @@ mod egress_filter;
 mod rules;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Context;
 use mesh_test::client;
@@ -23,18 +22,18 @@ use mesh_test::pod::in_pod;
 use mesh_test::pod::tool;
 use mesh_test::program::Program;
 use mesh_test::program::built;
+use mesh_test::raw;
+use mesh_test::raw::LIMIT;
+use mesh_test::raw::greeter;
 use mesh_test::upstream::Behaviour;
 use mesh_test::upstream::Upstream;
 use serde_json::Value;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 
 const HTTP: u16 = 9000;
 const TCP: u16 = 5432;
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// A node without TLS.
 fn node(name: &str, at: &str, listeners: &[(u16, &str)], backends: &[&str]) -> Value {
@@ -112,41 +111,8 @@ fn intercept_for(app: u16) -> anyhow::Result<()> {
     intercept(&["--app-ports", &app, "--ignore-uid", &uid, "--ipv6"]).map(drop)
 }
 
-/// A server that speaks first, repeats what it hears, and says `bye` once it has heard all.
-fn greeter(listener: TcpListener, greeting: &'static str) -> SocketAddr {
-    let address = listener.local_addr().expect("a bound socket");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut heard = vec![0; 1024];
-                stream.write_all(greeting.as_bytes()).await?;
-                loop {
-                    let number = stream.read(&mut heard).await?;
-                    if number == 0 {
-                        return stream.write_all(b"bye").await;
-                    }
-                    stream.write_all(&heard[..number]).await?;
-                }
-            });
-        }
-    });
-    address
-}
-
-/// Hears the greeting first, says something, half-closes, and returns all that was said in between and after.
 async fn talk(to: SocketAddr) -> anyhow::Result<String> {
-    let talking = async {
-        let mut stream = TcpStream::connect(to).await?;
-        let mut all = vec![0; 5];
-        stream.read_exact(&mut all).await.context("the greeting")?;
-        stream.write_all(b"ping").await?;
-        stream.shutdown().await?;
-        stream.read_to_end(&mut all).await?;
-        Ok(String::from_utf8(all)?)
-    };
-    tokio::time::timeout(LIMIT, talking)
-        .await
-        .context("no end")?
+    raw::talk(TcpStream::connect(to).await?).await
 }
 
 async fn stat(proxy: &Program, name: &str) -> anyhow::Result<u64> {

@@ -8,6 +8,8 @@ use mesh_test::pod::ELSEWHERE;
 use mesh_test::pod::Pod;
 use mesh_test::pod::WORLD;
 use mesh_test::pod::in_pod;
+use mesh_test::raw::LIMIT;
+use mesh_test::raw::greeter;
 use mesh_test::upstream::Behaviour;
 use mesh_test::upstream::Upstream;
 use serde_json::json;
@@ -17,8 +19,6 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 
 use super::HTTP;
-use super::LIMIT;
-use super::greeter;
 use super::intercept;
 use super::mesh;
 use super::sidecar;
