@@ -3,6 +3,7 @@
 //! `http::client`, `http::tunnel` and `tcp`; the other half of the seam for simulated networks.
 
 pub mod own;
+mod place;
 
 use std::borrow::Cow;
 use std::io;
@@ -30,6 +31,8 @@ use crate::tls::TlsError;
 use crate::tls::verify;
 use crate::tls::verify::HandshakeFailure;
 use crate::worker::Worker;
+
+pub use place::Place;
 
 /// A connection that did not come about. Clones go to everyone who waited for it.
 #[derive(Clone, Debug, thiserror::Error)]

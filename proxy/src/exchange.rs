@@ -28,6 +28,7 @@ use crate::cluster::Cluster;
 use crate::cluster::Endpoint;
 use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
+use crate::connect::Place;
 use crate::error::Flags;
 use crate::http::body::Body;
 use crate::http::body::Lease;
@@ -240,6 +241,8 @@ pub struct Exchange {
     pub attempt: RefCell<Option<Rc<dyn Observer>>>,
     /// What an upgraded exchange holds upstream until it ends.
     pub lease: RefCell<Option<Box<dyn Lease>>>,
+    /// The place of its connection, if that is no pool's.
+    pub place: RefCell<Option<Place>>,
     observers: RefCell<Vec<Rc<dyn Observer>>>,
 }
 
@@ -288,6 +291,7 @@ impl Exchange {
             trace: Cell::new(None),
             attempt: RefCell::new(None),
             lease: RefCell::new(None),
+            place: RefCell::new(None),
             observers: RefCell::new(Vec::with_capacity(3)),
         }))
     }
@@ -343,6 +347,7 @@ impl Exchange {
     fn end(&self) {
         // It holds the exchange in turn.
         drop(self.lease.take());
+        drop(self.place.take());
         // The try ends before the exchange it belongs to, so that a child span never outlives its parent.
         if let Some(attempt) = self.attempt.take() {
             attempt.ended(self);

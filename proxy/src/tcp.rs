@@ -23,6 +23,7 @@ use crate::cluster::Endpoint;
 use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
 use crate::connect;
+use crate::connect::Place;
 use crate::error::Failure;
 use crate::error::Flags;
 use crate::exchange::Connection;
@@ -243,18 +244,11 @@ async fn forward(
     worker: &Worker,
     story: &Story,
 ) {
-    let stats = &cluster.state.stats;
-    let counts = &stats.parts.at(worker.index).counts;
-    if !stats.connections.try_enter() {
-        counts.cx_overflow.inc();
+    let counts = &cluster.state.stats.parts.at(worker.index).counts;
+    let Some(_place) = Place::take(cluster, worker.index) else {
         story.flags.set(Flags::OVERFLOW);
         return;
-    }
-    let _guard = Guard {
-        cluster: Arc::clone(cluster),
-        worker: worker.index,
     };
-    counts.cx_active.inc();
     let picked = match connection.original {
         Some(addr) if cluster.is_original_destination() => Some(Arc::new(Endpoint::at(addr, ""))),
         _ => cluster.pick(None, worker.index).await,
@@ -295,20 +289,4 @@ async fn forward(
     }
     counts.cx_tx_bytes.add(story.up.get());
     counts.cx_rx_bytes.add(story.down.get());
-}
-
-struct Guard {
-    cluster: Arc<Cluster>,
-    worker: usize,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let stats = &self.cluster.state.stats;
-        let counts = &stats.parts.at(self.worker).counts;
-        counts.cx_active.dec();
-        counts.cx_destroy.inc();
-        stats.connections.leave();
-        self.cluster.state.freed.notify_one();
-    }
 }

@@ -15,6 +15,7 @@ use hyper::ext::Protocol;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
+use mesh_test::client;
 use mesh_test::mesh::MESH;
 use mesh_test::mesh::Mesh;
 use mesh_test::mesh::free_port;
@@ -213,6 +214,47 @@ async fn websockets_of_both_spellings_reach_an_http1_app() -> anyhow::Result<()>
         head.starts_with("HTTP/1.1 200"),
         "h2c and its settings stay here: {head}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_open_websocket_takes_one_of_the_listeners_connections() -> anyhow::Result<()> {
+    let port = free_port()?;
+    let app = app1().await?;
+    let mesh = Mesh::start().await?;
+    let pool = json!({"http": {"maxConnections": 1, "maxPendingRequests": 1}});
+    let listener =
+        json!({"portMapping": {"port": port, "protocol": "http"}, "connectionPool": pool});
+    let spec = json!({"listeners": [listener],
+        "serviceDiscovery": {"dns": {"hostname": "127.0.0.1"}}});
+    let nodes = format!("/meshes/{MESH}/virtualNodes");
+    mesh.put(&nodes, json!({"virtualNodeName": "shop", "spec": spec}))
+        .await?;
+    let _shop = mesh.sidecar("shop", port, app).await?;
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+
+    let mut socket = TcpStream::connect(at).await?;
+    let head = raw::head(&mut socket, ASK).await?;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let (a, b) = (
+        client::get(at, "shop.local", "/a"),
+        client::get(at, "shop.local", "/b"),
+    );
+    tokio::pin!(a, b);
+    let both = async {
+        // One waits for the place; for the other there is no room to wait.
+        tokio::select! {
+            refused = &mut a => { drop(socket); (refused, b.await) }
+            refused = &mut b => { drop(socket); (refused, a.await) }
+        }
+    };
+    let (refused, waited) = tokio::time::timeout(raw::LIMIT, both).await?;
+    let refused = refused?;
+    assert_eq!(
+        (refused.status, &refused.headers["x-envoy-overloaded"]),
+        (503, &"true".parse()?)
+    );
+    assert_eq!(waited?.status, 200, "once the socket had closed");
     Ok(())
 }
 

@@ -40,6 +40,7 @@ use crate::cluster::Cluster;
 use crate::cluster::Endpoint;
 use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
+use crate::connect::Place;
 use crate::connect::app_address;
 use crate::error::Fault;
 use crate::error::RequestError;
@@ -292,7 +293,7 @@ impl Endpoints {
     }
 }
 
-fn overflow(cluster: &Cluster, limit: &'static str) -> RequestError {
+pub(super) fn overflow(cluster: &Cluster, limit: &'static str) -> RequestError {
     Box::new(SendError::Overflow {
         cluster: cluster.name().to_owned(),
         limit,
@@ -372,7 +373,11 @@ fn answer(
     exchange.timer.progress();
     exchange.details.set("via_upstream");
     if upgraded {
-        // What is held is held by the bytes that follow, to their end.
+        // What is held is held by the bytes that follow, to their end. An HTTP/1.1 connection has left its pool by now.
+        if let (Hold::Http1(_), Some(cluster)) = (&lease.hold, exchange.cluster.get()) {
+            let place = Place::keep(cluster, exchange.worker.index);
+            exchange.place.replace(Some(place));
+        }
         exchange.lease.replace(Some(lease));
         return Ok(Response::from_parts(parts, Body::Empty));
     }

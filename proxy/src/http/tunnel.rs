@@ -17,8 +17,10 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 
 use super::client::Endpoints;
+use super::client::overflow;
 use super::executor::spawn;
 use crate::connect;
+use crate::connect::Place;
 use crate::connect::app_address;
 use crate::error::Failure;
 use crate::error::Fault;
@@ -118,7 +120,7 @@ impl Tunnels {
         &self,
         exchange: &Rc<Exchange>,
         headers: &HeaderMap,
-    ) -> Result<Stream, RequestError> {
+    ) -> Result<(Stream, Place), RequestError> {
         let chosen = route::choose(exchange, headers).map(|rule| &rule.action);
         match chosen {
             Ok(Action::Forward(_)) => {}
@@ -130,16 +132,17 @@ impl Tunnels {
             return Err(Box::new(UndeclaredPort { port }));
         };
         exchange.attempts.set(1);
+        let place = Place::take(&cluster, exchange.worker.index);
+        let place = place.ok_or_else(|| overflow(&cluster, "connections"))?;
         let endpoint = self.endpoints.pick(exchange, &cluster).await?;
         exchange.upstream.replace(Some(Arc::clone(&endpoint)));
         let at = app_address(&exchange.connection, &endpoint, &exchange.worker);
-        connect::dial(
-            &cluster,
-            at,
-            Some(&cluster.state.stats.parts.at(exchange.worker.index).counts),
-        )
-        .await
-        .map_err(|error| Box::new(error) as RequestError)
+        let counts = &cluster.state.stats.parts.at(exchange.worker.index).counts;
+        let dialled = connect::dial(&cluster, at, Some(counts)).await;
+        match dialled {
+            Ok(stream) => Ok((stream, place)),
+            Err(error) => Err(Box::new(error)),
+        }
     }
 
     /// No virtual host has it: a TCP chain of that port may.
@@ -174,7 +177,8 @@ impl Tunnels {
 }
 
 /// Joins a `CONNECT`ed downstream with its upstream, in a task of its own.
-pub fn connect(end: EndGuard, downstream: OnUpgrade, upstream: Stream) {
+pub fn connect(end: EndGuard, downstream: OnUpgrade, (upstream, place): (Stream, Place)) {
+    end.0.place.replace(Some(place));
     run(end, async move {
         let downstream = downstream.await.ok()?;
         Some((TokioIo::new(downstream), upstream))

@@ -278,6 +278,11 @@ impl InFlight {
         false
     }
 
+    /// Enters, whatever the limit.
+    pub fn enter(&self) {
+        self.now.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Leaves again.
     pub fn leave(&self) {
         self.now.fetch_sub(1, Ordering::Relaxed);
