@@ -120,15 +120,15 @@ impl Flags {
     }
 }
 
-/// The gRPC status that an HTTP status stands for (gRPC's http-grpc-status-mapping; 504 is a deadline, as in Envoy).
+/// The gRPC status that an HTTP status stands for (gRPC's http-grpc-status-mapping, which makes 504 UNAVAILABLE, as
+/// Envoy answers).
 pub fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         400 => 13,
         401 => 16,
         403 => 7,
         404 => 12,
-        504 => 4,
-        429 | 502 | 503 => 14,
+        429 | 502..=504 => 14,
         _ => 2,
     }
 }
@@ -158,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_timeout_is_a_grpc_deadline() {
-        assert_eq!(grpc_status(StatusCode::GATEWAY_TIMEOUT), 4);
+    fn no_answer_in_time_is_unavailable_to_grpc() {
+        assert_eq!(grpc_status(StatusCode::GATEWAY_TIMEOUT), 14);
         assert_eq!(grpc_status(StatusCode::SERVICE_UNAVAILABLE), 14);
     }
 }

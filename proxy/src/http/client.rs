@@ -312,6 +312,9 @@ fn upstream_request(
         .extensions
         .remove::<http::uri::Authority>()
         .unwrap_or(exchange.asked.authority.clone());
+    if exchange.asked.version == Version::HTTP_2 {
+        head::join_cookies(&mut parts.headers);
+    }
     if http2 {
         if let Some(protocol) = &exchange.asked.upgrade {
             upgrade::ask_http2(&mut parts, protocol);
@@ -328,8 +331,11 @@ fn upstream_request(
         }
     } else {
         parts.version = Version::HTTP_11;
-        if exchange.asked.version == Version::HTTP_2 {
-            head::join_cookies(&mut parts.headers);
+        // Servers that want a length of every method that may have content answer 411 without one (RFC 9110 8.6).
+        if http_body::Body::is_end_stream(&body) && !head::is_bodiless(&parts.method) {
+            parts
+                .headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             parts.headers.insert(header::HOST, host);
@@ -367,9 +373,11 @@ fn answer(
     .map_err(|error| broken(&error.to_string()))?;
     let upgraded = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     parts.version = Version::HTTP_11;
-    parts
-        .headers
-        .insert(SERVICE_TIME.clone(), body::service_time(sent));
+    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+        parts
+            .headers
+            .insert(SERVICE_TIME.clone(), body::service_time(sent));
+    }
     exchange.timer.progress();
     exchange.details.set("via_upstream");
     if upgraded {

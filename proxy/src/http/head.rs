@@ -320,6 +320,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Methods whose requests seldom have content, and of which no server expects a `Content-Length: 0`.
+pub fn is_bodiless(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+    )
+}
+
 /// HTTP/2 may send a cookie in crumbs; beyond HTTP/2 it is one header again (RFC 9113 8.2.3).
 pub fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();

@@ -344,7 +344,7 @@ impl<S: HttpService> Front<S> {
                 .path_and_query()
                 .cloned()
                 .unwrap_or(PathAndQuery::from_static("/")),
-            authority: target.authority,
+            authority: portless(target.authority, manager.strip_port),
             scheme: if https { "https" } else { "http" },
             grpc,
             trailers: target.trailers,
@@ -459,5 +459,13 @@ impl<S: HttpService> Front<S> {
             tunnel::upgrade(end, downstream, upstream);
             Ok(response)
         })
+    }
+}
+
+/// A gateway's callers name the port they came by; for the mesh behind it that port means nothing.
+fn portless(authority: Authority, strip: bool) -> Authority {
+    match authority.port() {
+        Some(_) if strip => authority.host().parse().unwrap_or(authority),
+        _ => authority,
     }
 }

@@ -29,7 +29,7 @@ use crate::route::Action;
 
 /// Envoy's stream idle timeout where the connection manager names none.
 const DEFAULT_IDLE: Duration = Duration::from_secs(300);
-static EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(super) static EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// An exchange that took too long.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Headers that a hop adds to a request: an id, the scheme it came by, and at an edge the caller's address. At an edge
-//! what strangers say about us (`x-envoy-*`) is taken out.
+//! Headers that a hop adds to a request: an id, the scheme it came by, and at an edge the caller's address. What callers
+//! would tell the proxy with `x-envoy-*` (timeouts, retries) is taken out, as App Mesh ignored it; at an edge everything
+//! of that name.
 
 use std::fmt::Write;
 
@@ -20,6 +21,24 @@ use crate::http::stack::HttpService;
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+/// Envoy's list of what a request from elsewhere must not decide; it removes them unless the caller is internal, which
+/// by default nobody is.
+const COMMANDS: [&str; 13] = [
+    "x-envoy-internal",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-max-retries",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+];
 /// A chain of addresses longer than this is not appended to.
 const LONGEST_CHAIN: usize = 4096;
 
@@ -54,10 +73,15 @@ fn dress(headers: &mut HeaderMap, exchange: &Exchange) {
         for name in ours {
             headers.remove(name);
         }
-        append_address(
-            headers,
-            &exchange.connection.peer.ip().to_canonical().to_string(),
-        );
+        let caller = exchange.connection.peer.ip().to_canonical().to_string();
+        append_address(headers, &caller);
+        if let Ok(caller) = HeaderValue::from_str(&caller) {
+            headers.insert(EXTERNAL_ADDRESS.clone(), caller);
+        }
+    } else {
+        for command in COMMANDS {
+            headers.remove(command);
+        }
     }
     if edge || !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(
@@ -65,7 +89,8 @@ fn dress(headers: &mut HeaderMap, exchange: &Exchange) {
             HeaderValue::from_static(exchange.asked.scheme),
         );
     }
-    if !headers.contains_key(&REQUEST_ID) {
+    // At an edge the id is ours: one that a stranger chose would be found in other callers' logs.
+    if edge || !headers.contains_key(&REQUEST_ID) {
         let random =
             (u128::from(exchange.worker.random()) << 64) | u128::from(exchange.worker.random());
         if let Ok(id) = HeaderValue::from_str(&uuid(random)) {
@@ -80,11 +105,11 @@ fn append_address(headers: &mut HeaderMap, address: &str) {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .collect();
-    let known = chain.join(", ");
+    let known = chain.join(",");
     let next = if known.is_empty() || known.len() > LONGEST_CHAIN {
         address.to_owned()
     } else {
-        format!("{known}, {address}")
+        format!("{known},{address}")
     };
     if let Ok(value) = HeaderValue::from_str(&next) {
         headers.insert(FORWARDED_FOR.clone(), value);
@@ -123,6 +148,6 @@ mod tests {
         headers.append(&FORWARDED_FOR, HeaderValue::from_static("2.2.2.2"));
         append_address(&mut headers, "3.3.3.3");
         assert_eq!(headers.get_all(&FORWARDED_FOR).iter().count(), 1);
-        assert_eq!(headers[&FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3");
+        assert_eq!(headers[&FORWARDED_FOR], "1.1.1.1,2.2.2.2,3.3.3.3");
     }
 }

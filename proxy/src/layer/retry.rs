@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
 use http_body::Body as _;
@@ -17,6 +18,7 @@ use tower::Service;
 use tower::layer::layer_fn;
 
 use super::deadline::DeadlineError;
+use super::deadline::EXPECTED;
 use super::ready_as_inner;
 use crate::cluster::Cluster;
 use crate::error::Flags;
@@ -32,7 +34,7 @@ use crate::http::stack::HttpService;
 use crate::metrics::ClusterShard;
 use crate::route::Action;
 
-/// Envoy's: the first wait is drawn from 25 ms, the next from twice that, at most from ten times.
+/// Envoy's: the n-th wait is drawn from (2^n - 1) times 25 ms, at most from ten times that.
 const BASE: Duration = Duration::from_millis(25);
 const MOST: Duration = Duration::from_millis(250);
 
@@ -82,7 +84,10 @@ async fn tries<S: HttpService>(mut inner: S, call: Call) -> Answer {
     let mut retry_guard = None;
     for tried in 0.. {
         exchange.attempts.set(tried + 1);
-        let request = http::Request::from_parts(head.clone(), replay.reader());
+        let mut request = http::Request::from_parts(head.clone(), replay.reader());
+        if tried > 0 {
+            expect(request.headers_mut(), &exchange, policy.per_try_timeout);
+        }
         let call = Call {
             request,
             exchange: Rc::clone(&exchange),
@@ -154,15 +159,29 @@ async fn one(answering: Answering, exchange: &Exchange, limit: Option<Duration>)
     }
 }
 
+/// A later try is told what is left of the whole.
+fn expect(headers: &mut HeaderMap, exchange: &Exchange, per_try: Option<Duration>) {
+    let left = match exchange.rule.get().map(|rule| &rule.action) {
+        Some(Action::Forward(forward)) if !forward.config.timeout.is_zero() => forward
+            .config
+            .timeout
+            .saturating_sub(exchange.started.elapsed()),
+        _ => return,
+    };
+    let left = per_try.map_or(left, |limit| limit.min(left));
+    let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(EXPECTED.clone(), HeaderValue::from(ms));
+}
+
 fn count(exchange: &Exchange, add: impl FnOnce(&ClusterShard)) {
     if let Some(cluster) = exchange.cluster.get() {
         add(&cluster.state.stats.parts.at(exchange.worker.index).counts);
     }
 }
 
-/// A full jitter over a doubling range.
+/// A full jitter over a growing range.
 fn backoff(tried: u32, random: u64) -> Duration {
-    let range = BASE.saturating_mul(1 << tried.min(10)).min(MOST);
+    let range = BASE.saturating_mul((2 << tried.min(10)) - 1).min(MOST);
     let micros = u64::try_from(range.as_micros()).unwrap_or(1).max(1);
     Duration::from_micros(random % micros)
 }
@@ -321,9 +340,9 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_within_their_bound() {
+    fn waits_grow_within_their_bound() {
         assert!(backoff(0, u64::MAX) < BASE);
-        assert!(backoff(1, 49_999) == Duration::from_micros(49_999));
+        assert!(backoff(1, 74_999) == Duration::from_micros(74_999));
         assert!(backoff(30, u64::MAX) < MOST);
     }
 }

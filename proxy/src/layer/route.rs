@@ -134,20 +134,15 @@ pub fn choose<'e>(
         .as_ref()
         .ok_or_else(|| not_found(NoMatch::Host))?;
     let authority = asked.authority.as_str();
-    let host = if http.manager.strip_port {
-        asked.authority.host()
-    } else {
-        authority
-    };
     let question = Asked {
         path: asked.path.path(),
         query: asked.path.query(),
         method: asked.method.as_str(),
-        scheme: asked.scheme,
+        scheme: scheme(exchange, headers),
         authority,
         headers,
     };
-    let rule = table.first_match(host, &question).map_err(not_found)?;
+    let rule = table.first_match(authority, &question).map_err(not_found)?;
     let rule = exchange.rule.get_or_init(|| Arc::clone(rule));
     if let Action::Forward(forward) = &rule.action {
         let name = forward.draw(exchange.worker.random());
@@ -160,6 +155,16 @@ pub fn choose<'e>(
         exchange.cluster.get_or_init(|| Arc::clone(cluster));
     }
     Ok(rule)
+}
+
+/// What `scheme` conditions see. Behind an edge it is what the edge said, as in Envoy; at the edge what the connection is.
+fn scheme<'h>(exchange: &Exchange, headers: &'h HeaderMap) -> &'h str {
+    let said = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes);
+    match said.filter(|_| !exchange.served.http().manager.use_remote_address) {
+        Some(b"http") => "http",
+        Some(b"https") => "https",
+        Some(_) | None => exchange.asked.scheme,
+    }
 }
 
 /// Routes the call, and rewrites it for the way it takes; the answer, if the rule is one.
@@ -184,6 +189,11 @@ fn direct(call: &mut Call) -> Result<Option<Response<Body>>, RequestError> {
         *call.request.uri_mut() = uri;
     }
     if let Some(host) = &forward.host_rewrite {
+        if let Ok(original) = HeaderValue::from_str(call.exchange.asked.authority.as_str()) {
+            call.request
+                .headers_mut()
+                .insert("x-envoy-original-host", original);
+        }
         call.request.extensions_mut().insert(host.clone());
     }
     Ok(None)

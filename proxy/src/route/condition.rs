@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Conditions of a route beside its path: headers (pseudo headers included), query parameters, gRPC. Pure.
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
 use http::HeaderName;
 use http::header;
@@ -143,24 +141,13 @@ impl HeaderCondition {
                     .holds(format!("{}?{query}", asked.path).as_bytes()),
                 None => self.value.holds(asked.path.as_bytes()),
             },
+            // As Envoy since 1.31: of repeated lines one that holds is enough, and they are not joined first.
             Name::Header(name) => {
-                joined(asked.headers, name).is_some_and(|value| self.value.holds(&value))
+                let mut lines = asked.headers.get_all(name).iter();
+                lines.any(|value| self.value.holds(value.as_bytes()))
             }
         }
     }
-}
-
-/// Repeated lines are one list, as RFC 9110 5.3 has it.
-fn joined<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    let mut all = Cow::Borrowed(first.as_bytes());
-    for value in values {
-        let list = all.to_mut();
-        list.extend_from_slice(b",");
-        list.extend_from_slice(value.as_bytes());
-    }
-    Some(all)
 }
 
 impl Value {
@@ -186,33 +173,12 @@ fn query_holds(parameter: &xds::QueryMatch, query: Option<&str>) -> bool {
         .filter(|pair| !pair.is_empty());
     let mut values = pairs.filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name) == parameter.name).then_some(value)
+        (name == parameter.name).then_some(value)
     });
-    // As Envoy: the first value of a repeated parameter counts.
+    // As Envoy: the first value of a repeated parameter counts, and escapes are compared as they were written.
     match (&parameter.exact, values.next()) {
         (_, None) => false,
         (None, Some(_)) => true,
-        (Some(expected), Some(value)) => decoded(value) == *expected,
+        (Some(expected), Some(value)) => value == expected,
     }
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        match (byte, super::path::hex_pair(tail)) {
-            (b'%', Some(value)) => {
-                bytes.push(value);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -142,8 +142,8 @@ pub struct Form {
     pub slashes: bool,
 }
 
-/// Normalises a path (RFC 3986 section 6.2.2: dot segments, unreserved characters decoded, upper-case escapes; `\` is
-/// `/`) and merges slashes, as the two settings say. `None` when it already is in that form.
+/// Normalises a path (RFC 3986 section 6.2.2: dot segments, unreserved characters decoded; `\` is `/`. Other escapes
+/// keep their spelling, because signed URLs cover it) and merges slashes, as the two settings say. `None` when it already is in that form.
 pub fn normalise(path: &str, form: Form) -> Result<Option<String>, PathError> {
     let Form { dots, slashes } = form;
     if !needs_work(path, form) {
@@ -166,7 +166,7 @@ fn needs_work(path: &str, Form { dots, slashes }: Form) -> bool {
 }
 
 /// The value of two hex digits at the start.
-pub(super) fn hex_pair(bytes: &[u8]) -> Option<u8> {
+fn hex_pair(bytes: &[u8]) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let (high, low) = (digit(*bytes.first()?)?, digit(*bytes.get(1)?)?);
     u8::try_from(high * 16 + low).ok()
@@ -187,7 +187,7 @@ fn decode(path: &str) -> Result<String, PathError> {
                     out.push(char::from(value));
                 } else {
                     out.push('%');
-                    out.push_str(&tail[..2].to_ascii_uppercase());
+                    out.push_str(&tail[..2]);
                 }
                 rest = &tail[2..];
             }
@@ -268,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_slash_stays_encoded() {
-        assert_eq!(normal("/a%2fb"), "/a%2Fb");
+    fn an_encoded_slash_stays_as_it_was_written() {
+        assert_eq!(normal("/a%2fb/%2e"), "/a%2fb/");
     }
 
     #[test]

@@ -388,7 +388,7 @@ async fn a_try_s_timeout_leads_to_the_next_try() {
 }
 
 #[tokio::test]
-async fn a_grpc_timeout_is_a_trailers_only_deadline() {
+async fn a_grpc_timeout_is_a_trailers_only_unavailable() {
     let app = app(|_| async {
         tokio::time::sleep(LIMIT).await;
         text(200, "late")
@@ -410,7 +410,7 @@ async fn a_grpc_timeout_is_a_trailers_only_deadline() {
             response.status().as_u16(),
             &response.headers()["grpc-status"]
         ),
-        (200, &"4".parse().unwrap())
+        (200, &"14".parse().unwrap())
     );
     assert_eq!(
         response.headers()["grpc-message"],

@@ -134,7 +134,7 @@ async fn a_gateway_listener_is_bound_announced_and_unbound_as_configuration_says
         .insert("x-forwarded-for", "9.9.9.9".parse().unwrap());
     assert_eq!(
         body(send(bound, request).await).await,
-        "9.9.9.9, 127.0.0.1 false"
+        "9.9.9.9,127.0.0.1 false"
     );
 
     plane.push(|resources| drop(resources.listeners.remove("lds_ingress_0.0.0.0_port_1")));
