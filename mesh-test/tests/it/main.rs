@@ -8,6 +8,7 @@ mod deploy;
 mod discovery;
 mod gateway;
 mod interception;
+mod parity;
 mod resilience;
 mod shifting;
 mod tcp;
