@@ -4,6 +4,7 @@
 
 mod accept;
 mod gateway;
+mod origin;
 mod sniff;
 
 use std::net::IpAddr;

@@ -190,7 +190,7 @@ fn strangers_cannot_call_out_through_a_sidecar() -> anyhow::Result<()> {
     in_pod(async |pod: Pod| {
         let shop = Upstream::serve("shop", Behaviour::Echo, pod.listen((WORLD, HTTP))?)?;
         let mesh = mesh("ALLOW_ALL", 8080).await?;
-        let _proxy = sidecar(&mesh).await?;
+        let proxy = sidecar(&mesh).await?;
 
         let own = client::get((POD, 15001).into(), "shop.local", "/").await?;
         let stranger = pod.connect((POD, 15001))?;
@@ -198,6 +198,11 @@ fn strangers_cannot_call_out_through_a_sidecar() -> anyhow::Result<()> {
 
         assert_eq!(own.status, 200, "the app itself may");
         assert!(refused.is_err(), "{refused:?}");
+        assert!(
+            proxy.log().contains("PILLION_EGRESS_ADDR"),
+            "{}",
+            proxy.log()
+        );
         assert_eq!(shop.asked(), 1);
         Ok(())
     })

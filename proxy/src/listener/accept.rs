@@ -16,7 +16,6 @@ use std::time::Instant;
 use pillion_xds::listener as xds;
 use pillion_xds::listener::Codec;
 use pillion_xds::listener::Direction;
-use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -26,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::Command;
 use super::SocketKind;
 use super::SocketName;
+use super::origin;
 use super::sniff;
-use crate::connect::own;
 use crate::descriptors::Descriptor;
 use crate::exchange::Connection;
 use crate::exchange::Door;
@@ -190,8 +189,10 @@ impl<S: HttpService> Doorkeeper<S> {
     async fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
         socket.set_nodelay(true)?;
         let local = socket.local_addr()?;
-        let original = self.original(&socket, local);
-        self.welcome(peer, local, original)?;
+        let original = origin::original(&self.kind, &socket, local);
+        if self.kind == SocketKind::Egress && original.is_none() {
+            origin::welcome(peer, local, &self.worker.shared.policy)?;
+        }
         let Some((snapshot, listener)) = self.listener().await else {
             return Err(io::Error::other(
                 "no listener is configured for this socket",
@@ -245,7 +246,7 @@ impl<S: HttpService> Doorkeeper<S> {
                     Codec::Http2 => (true, stream),
                     Codec::Auto => self.unless_closing(version(stream)).await?,
                 };
-                Self::no_circle(&way)?;
+                origin::no_circle(way.peer, way.original)?;
                 let parts = (self.stack.clone(), self.tunnels.clone());
                 server::serve(stream, http2, connection, Rc::clone(&self.worker), parts).await;
             }
@@ -355,56 +356,6 @@ impl<S: HttpService> Doorkeeper<S> {
             }
             SocketKind::Gateway(_) => Door::Gateway,
         }
-    }
-
-    /// Refuses explicit calls of other machines: they would go out under this workload's name. Who gives `--egress-addr`
-    /// decides for himself who reaches it.
-    fn welcome(
-        &self,
-        peer: SocketAddr,
-        local: SocketAddr,
-        original: Option<SocketAddr>,
-    ) -> io::Result<()> {
-        if self.kind != SocketKind::Egress
-            || original.is_some()
-            || self.worker.shared.policy.open_egress
-        {
-            return Ok(());
-        }
-        let (peer, local) = (peer.ip().to_canonical(), local.ip().to_canonical());
-        if peer == local || peer.is_loopback() {
-            return Ok(());
-        }
-        Err(io::Error::other(
-            "an explicit call from another machine; give --egress-addr to serve such",
-        ))
-    }
-
-    /// Ends a connection that this process dialled itself.
-    fn no_circle(way: &Way) -> io::Result<()> {
-        match way.original {
-            Some(original) if own::is_own(way.peer, original) => {
-                tracing::error!(%original, "{}", own::CIRCLE);
-                Err(io::Error::other(own::CIRCLE))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Where a redirected connection was going; `None` if it came here on purpose.
-    fn original(&self, socket: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
-        if !matches!(self.kind, SocketKind::Ingress | SocketKind::Egress) {
-            return None;
-        }
-        let socket = SockRef::from(socket);
-        let original = match local.ip().to_canonical() {
-            std::net::IpAddr::V4(_) => socket.original_dst_v4(),
-            std::net::IpAddr::V6(_) => socket.original_dst_v6(),
-        };
-        let original = original.ok()?.as_socket()?;
-        let same = original.port() == local.port()
-            && original.ip().to_canonical() == local.ip().to_canonical();
-        (!same).then_some(original)
     }
 
     fn destination(
