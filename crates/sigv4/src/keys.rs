@@ -86,6 +86,12 @@ impl Key {
                 .any(|pattern| matches(pattern.as_bytes(), arn.as_bytes()))
     }
 
+    /// Whether this is its secret; compared in constant time. For callers who can send a password but no signature.
+    pub fn has_secret(&self, given: &str) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.secret.as_bytes(), given.as_bytes())
+            .is_ok()
+    }
+
     pub(crate) fn secret(&self) -> &str {
         &self.secret
     }
