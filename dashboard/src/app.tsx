@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shell: header, time, keys, and the only wiring of state, questions and screens.
 import { useEffect, useMemo, useState, type ReactElement } from 'react';
-import { askMap, askTraces } from './api/client.ts';
-import type { ServiceMap, TraceList } from './api/types.ts';
+import { askLosses, askMap, askTraces } from './api/client.ts';
+import type { Losses, ServiceMap, TraceList } from './api/types.ts';
 import { usePoll, type Poll } from './api/use-poll.ts';
 import { ago, clock } from './format.ts';
+import { LossesPage } from './losses/losses-page.tsx';
 import { MapPage } from './map/map-page.tsx';
 import { measuredSeconds } from './map/measured.ts';
 import { Help } from './parts/help.tsx';
@@ -32,12 +33,19 @@ export function App(): ReactElement {
   const wantsTraces = state.view === 'traces' || (onMap && state.selection !== null);
   const traces = usePoll<TraceList>({
     subject: wantsTraces ? 'traces' : 'none',
-    key: `${when} ${state.limit}`,
+    key: `${when} ${state.limit} ${state.view === 'traces' ? state.service : ''}`,
     live: live && wantsTraces,
-    ask: (signal) => (wantsTraces ? askTraces(windowOf(state, Date.now()), state.limit, signal) : Promise.resolve(NO_TRACES)),
+    ask: (signal) => (wantsTraces ? askTraces(windowOf(state, Date.now()), state.limit, { service: state.view === 'traces' ? state.service : null }, signal) : Promise.resolve(NO_TRACES)),
+  });
+  const onLosses = state.view === 'losses';
+  const losses = usePoll<Losses | null>({
+    subject: onLosses ? 'losses' : 'none',
+    key: '',
+    live: live && onLosses,
+    ask: (signal) => (onLosses ? askLosses(signal) : Promise.resolve(null)),
   });
   const shown = windowOf(state, Date.now());
-  const current = onMap ? map : traces;
+  const current = onMap ? map : onLosses ? losses : traces;
   useTitle(state);
   const [help, setHelp] = useState(false);
   useKeys(state, go, current.refresh, () => setHelp(true));
@@ -50,6 +58,7 @@ export function App(): ReactElement {
       <Header poll={current} onHelp={() => setHelp(true)} />
       {state.view === 'map' && <MapPage poll={map} traces={traces} seconds={measuredSeconds(map.answer, shown)} />}
       {state.view === 'traces' && <TracesPage poll={traces} />}
+      {onLosses && <LossesPage poll={losses} />}
       {state.view === 'trace' && state.trace && <TracePage key={state.trace} id={state.trace} />}
       <Help open={help} close={() => setHelp(false)} />
     </NavProvider>
@@ -75,8 +84,11 @@ function Header({ poll, onHelp }: { poll: Poll<unknown>; onHelp: () => void }): 
         <Link change={leaveTrace('map')} current={state.view === 'map'}>
           Map
         </Link>
-        <Link change={leaveTrace('traces')} current={state.view !== 'map'}>
+        <Link change={leaveTrace('traces')} current={state.view === 'traces' || state.view === 'trace'}>
           Traces
+        </Link>
+        <Link change={leaveTrace('losses')} current={state.view === 'losses'}>
+          Losses
         </Link>
       </nav>
       <span className="spacer" />
@@ -139,7 +151,7 @@ function useNow(everyMs: number): number {
 
 function useTitle(state: State): void {
   useEffect(() => {
-    const part = state.view === 'trace' ? `Trace ${state.trace?.slice(0, 8)}` : state.view === 'traces' ? 'Traces' : 'Map';
+    const part = state.view === 'trace' ? `Trace ${state.trace?.slice(0, 8)}` : state.view === 'traces' ? 'Traces' : state.view === 'losses' ? 'Losses' : 'Map';
     document.title = `${part} · Pillion`;
   }, [state.view, state.trace]);
 }
@@ -170,6 +182,7 @@ function actions(state: State, go: Go, refresh: () => void, help: () => void): R
   return {
     m: () => go(leaveTrace('map')),
     t: () => go(leaveTrace('traces')),
+    l: () => go(leaveTrace('losses')),
     r: refresh,
     p: () => {
       if (state.range.kind === 'last') go({ at: state.at === null ? Math.ceil(Date.now() / 1000) : null });

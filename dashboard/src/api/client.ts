@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Asks the collector. Addresses are relative to the page, so the dashboard works behind any prefix.
-import { decodeMap, decodeTrace, decodeTraces } from './decode.ts';
-import type { ServiceMap, Trace, TraceList } from './types.ts';
+import { decodeLosses, decodeMap, decodeTrace, decodeTraces } from './decode.ts';
+import type { Losses, ServiceMap, Trace, TraceList } from './types.ts';
 import type { Window } from '../state/window.ts';
 
 const PATIENCE_MS = 15_000;
@@ -23,17 +23,32 @@ export function askMap(window: Window, collapse: boolean, signal: AbortSignal): 
   return ask(`pillion/v1/map?${query}`, decodeMap, signal);
 }
 
-export function askTraces(window: Window, limit: number, signal: AbortSignal): Promise<TraceList> {
+/** What the collector itself selects by; the rest of a filter is applied to what it answers. */
+export interface Selected {
+  service: string | null;
+}
+
+export function askTraces(window: Window, limit: number, { service }: Selected, signal: AbortSignal): Promise<TraceList> {
   const query = new URLSearchParams({
     start: String(window.start),
     end: String(window.end),
     limit: String(limit),
   });
+  if (service) query.set('service', service);
   return ask(`pillion/v1/traces?${query}`, decodeTraces, signal);
 }
 
 export function askTrace(id: string, signal: AbortSignal): Promise<Trace> {
   return ask(`pillion/v1/traces/${encodeURIComponent(id)}`, decodeTrace, signal);
+}
+
+export async function askLosses(signal: AbortSignal): Promise<Losses> {
+  const same = (answer: unknown): unknown => answer;
+  const [stats, rejects] = await Promise.all([
+    ask('pillion/v1/stats', same, signal),
+    ask('pillion/v1/rejects', same, signal),
+  ]);
+  return decodeLosses(stats, rejects);
 }
 
 async function ask<T>(path: string, decode: (answer: unknown) => T, signal: AbortSignal): Promise<T> {

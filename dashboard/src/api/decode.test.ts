@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from 'vitest';
-import { decodeMap, decodeTrace, decodeTraces } from './decode.ts';
+import { decodeLosses, decodeMap, decodeTrace, decodeTraces } from './decode.ts';
 
 const COUNTS = { total: 10, ok: 8, error: 1, fault: 1, throttle: 0 };
 const LATENCY = { p50_ms: 1, p90_ms: 2, p99_ms: 3, mean_ms: 1.5 };
@@ -50,4 +50,17 @@ test('nonsense of any shape is an empty answer, never an exception', () => {
     expect(decodeTraces(answer).traces).toEqual([]);
     expect(() => decodeTrace(answer)).not.toThrow();
   }
+});
+
+test('losses are listed by door and reason, and doors without traffic left out', () => {
+  const stats = {
+    received: 5, stored: 2, rejected: 2, dropped: 1,
+    sources: { xray_udp: { received: 5, stored: 2, rejected: { invalid: 2 }, dropped: { kernel: 1 } }, zipkin: { received: 0 } },
+  };
+  const losses = decodeLosses(stats, { rejects: [{ time: 1.5, source: 'xray_udp', reason: 'invalid', message: 'no newline', sample: '{' }] });
+  expect(losses.doors).toEqual([
+    { source: 'xray_udp', received: 5, stored: 2, lost: [{ reason: 'invalid', count: 2, told: true }, { reason: 'kernel', count: 1, told: false }] },
+  ]);
+  expect(losses.rejects[0]).toMatchObject({ at: 1500, message: 'no newline' });
+  expect(decodeLosses(null, 7)).toMatchObject({ received: 0, doors: [], rejects: [] });
 });

@@ -2,7 +2,7 @@
 // The collector's JSON as the types of `types.ts`. Pure. The only place that knows the answers' member names; a member
 // that is missing or of another type becomes "unknown" rather than a broken screen: collector and page may differ in age.
 import { add, NO_COUNTS, OUTCOMES, type Counts, type Outcome } from '../outcome.ts';
-import type { Latency, MapEdge, MapNode, Seen, ServiceMap, Span, Trace, TraceList, TraceSummary } from './types.ts';
+import type { DoorCounts, Latency, Losses, MapEdge, MapNode, Seen, ServiceMap, Span, Trace, TraceList, TraceSummary } from './types.ts';
 
 type Members = Record<string, unknown>;
 
@@ -97,6 +97,36 @@ function decodeSummary(summary: Members): TraceSummary[] {
       partial: summary['partial'] === true,
     },
   ];
+}
+
+export function decodeLosses(stats: unknown, rejects: unknown): Losses {
+  const all = members(stats);
+  const sum = (name: string): number => number(all[name]) ?? 0;
+  const doors = Object.entries(members(all['sources'])).map(([source, value]) => {
+    const door = members(value);
+    const lost = (name: string, told: boolean): DoorCounts['lost'] =>
+      Object.entries(members(door[name])).flatMap(([reason, count]) => (number(count) ? [{ reason, count: number(count) ?? 0, told }] : []));
+    return {
+      source,
+      received: number(door['received']) ?? 0,
+      stored: number(door['stored']) ?? 0,
+      lost: [...lost('rejected', true), ...lost('dropped', false)],
+    };
+  });
+  return {
+    received: sum('received'),
+    stored: sum('stored'),
+    rejected: sum('rejected'),
+    dropped: sum('dropped'),
+    doors: doors.filter(({ received }) => received > 0),
+    rejects: list(members(rejects)['rejects']).map((one) => ({
+      at: (number(one['time']) ?? 0) * 1000,
+      source: text(one['source']) ?? 'unknown',
+      reason: text(one['reason']) ?? 'unknown',
+      message: text(one['message']) ?? '',
+      sample: text(one['sample']) ?? '',
+    })),
+  };
 }
 
 export function decodeTrace(answer: unknown): Trace {

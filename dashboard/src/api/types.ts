@@ -63,6 +63,35 @@ export interface TraceSummary {
   partial: boolean;
 }
 
+/** What one door took in, and what became of it. */
+export interface DoorCounts {
+  source: string;
+  received: number;
+  stored: number;
+  /** By reason; `told` when the sender knows and may try again. */
+  lost: { reason: string; count: number; told: boolean }[];
+}
+
+/** Something that was refused, with how it began. */
+export interface Reject {
+  /** Epoch milliseconds. */
+  at: number;
+  source: string;
+  reason: string;
+  message: string;
+  sample: string;
+}
+
+export interface Losses {
+  received: number;
+  stored: number;
+  rejected: number;
+  dropped: number;
+  doors: DoorCounts[];
+  /** Newest first. */
+  rejects: Reject[];
+}
+
 export interface TraceList {
   /** Newest first. */
   traces: TraceSummary[];

@@ -6,6 +6,7 @@ import { Icon } from './icons.tsx';
 const KEYS: readonly (readonly [key: string, meaning: string])[] = [
   ['m', 'Service map'],
   ['t', 'Traces'],
+  ['l', 'Losses: what was refused or dropped, and why'],
   ['/', 'Find'],
   ['p', 'Pause, resume'],
   ['r', 'Refresh now'],

@@ -38,4 +38,4 @@ export function Link({ change, className, current, title, children }: LinkProps)
 
 /** Leaving a trace keeps the range, and nothing of the trace. */
 export const openTrace = (id: string): Change => ({ view: 'trace', trace: id, span: null });
-export const leaveTrace = (view: 'map' | 'traces'): Change => ({ view, trace: null, span: null });
+export const leaveTrace = (view: 'map' | 'traces' | 'losses'): Change => ({ view, trace: null, span: null });

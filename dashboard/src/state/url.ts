@@ -3,7 +3,7 @@
 // Pure. Unknown or broken parameters fall back to the default: an old bookmark must still open.
 import { OUTCOMES, type Outcome } from '../outcome.ts';
 
-export type View = 'map' | 'traces' | 'trace';
+export type View = 'map' | 'traces' | 'trace' | 'losses';
 
 export type Range = { kind: 'last'; minutes: number } | { kind: 'fixed'; start: number; end: number };
 
@@ -58,7 +58,7 @@ export function parse(search: string): State {
   const trace = query.get('trace');
   const view = query.get('view');
   return {
-    view: view === 'traces' ? 'traces' : trace ? 'trace' : 'map',
+    view: view === 'traces' || view === 'losses' ? view : trace ? 'trace' : 'map',
     range: parseRange(query),
     at: positive(query.get('at')),
     selection: parseSelection(query),
@@ -78,7 +78,7 @@ export function parse(search: string): State {
 /** Only what differs from the default is written; the order is fixed, so equal states give equal addresses. */
 export function write(state: State): string {
   const query = new URLSearchParams();
-  if (state.view === 'traces') query.set('view', 'traces');
+  if (state.view === 'traces' || state.view === 'losses') query.set('view', state.view);
   if (state.trace) query.set('trace', state.trace);
   if (state.span) query.set('span', state.span);
   if (state.range.kind === 'fixed') {
