@@ -15,10 +15,15 @@ use pillion_runtime::admin::Admin;
 use pillion_runtime::listening;
 use pillion_runtime::listening::BindError;
 use pillion_runtime::tasks::Tasks;
+use pillion_sigv4::KeysError;
+use pillion_sigv4::KeysFile;
 use tokio::net::TcpListener;
 use tokio::net::UdpSocket;
 use tokio::task::spawn_blocking;
 
+use crate::alerts::Alerts;
+use crate::auth::Gate;
+use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::memory;
 use crate::memory::Shares;
@@ -26,7 +31,10 @@ use crate::metrics::Metrics;
 use crate::metrics::Source;
 use crate::pipeline;
 use crate::pipeline::Bounds;
+use crate::pipeline::Observers;
+use crate::pipeline::Pipeline;
 use crate::query::dashboard;
+use crate::query::jaeger::JaegerApi;
 use crate::query::kept::Kept;
 use crate::query::pillion_api::PillionApi;
 use crate::query::xray_api;
@@ -36,11 +44,14 @@ use crate::receive::otlp_grpc;
 use crate::receive::otlp_http;
 use crate::receive::xray_udp;
 use crate::receive::xray_udp::UdpBindError;
+use crate::receive::zipkin;
 use crate::room::Room;
+use crate::span::ACCOUNT;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::disk::Disk;
 use crate::store::disk::Settings;
+use crate::watch::Watch;
 
 /// What is accepted and in work gets this long to be stored.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -54,6 +65,9 @@ pub enum StartError {
     /// The UDP address.
     #[error(transparent)]
     BindUdp(Box<dyn std::error::Error + Send + Sync>),
+    /// The file of keys.
+    #[error("--credentials")]
+    Keys(#[from] KeysError),
     /// The trace store; another process may hold it.
     #[error("use --store {path}; one process at a time may hold it")]
     Store {
@@ -82,6 +96,7 @@ struct Sockets {
     otlp_http: TcpListener,
     xray_udp: UdpSocket,
     xray_tcp: TcpListener,
+    zipkin: TcpListener,
     api: TcpListener,
     admin: TcpListener,
 }
@@ -120,6 +135,7 @@ fn bind(config: &Config) -> Result<Sockets, StartError> {
         otlp_http: listening::bind("--otlp-http-addr", config.otlp_http_addr)?,
         xray_udp,
         xray_tcp,
+        zipkin: listening::bind("--zipkin-addr", config.zipkin_addr)?,
         api: listening::bind("--api-addr", config.api_addr)?,
         admin: listening::bind("--admin-addr", config.admin_addr)?,
     })
@@ -132,6 +148,7 @@ impl Sockets {
             ("otlp_http", self.otlp_http.local_addr()),
             ("xray_udp", self.xray_udp.local_addr()),
             ("xray_tcp", self.xray_tcp.local_addr()),
+            ("zipkin", self.zipkin.local_addr()),
             ("api", self.api.local_addr()),
             ("admin", self.admin.local_addr()),
         ]
@@ -141,69 +158,50 @@ impl Sockets {
     }
 }
 
+/// What doors and pages are made of.
+struct Core {
+    tasks: Tasks,
+    store: Arc<dyn Store>,
+    kept: Kept,
+    metrics: Metrics,
+    observers: Observers,
+    pipeline: Pipeline,
+    gates: Gates,
+    alerts: Alerts,
+}
+
 /// Starts everything and prints the readiness line.
 pub async fn start(config: &Config) -> Result<App, StartError> {
-    let (store, unsettled) = open_store(config).await?;
+    let opened = open_store(config).await?;
     let sockets = bind(config)?;
     let addresses = sockets.addresses();
     let metrics = Metrics::new();
-    let tasks = Tasks::new();
     let admin = Admin::new(metrics.registry.clone(), config.effective());
-    let shares = Shares::of(config.memory_limit);
-    let bounds = Bounds {
-        room: Room::new(shares.intake),
-        settle: config.settle,
-        unsettled: shares.unsettled,
-    };
-    tasks.spawn_until_stopped(
-        "memory",
-        memory::watch(config.memory_limit, bounds.room.clone(), metrics.clone()),
-    );
-    let (pipeline, writer) = pipeline::start(
-        Arc::clone(&store),
-        metrics.clone(),
-        admin.clone(),
-        bounds,
-        unsettled,
-    );
-    tasks.spawn("writer", writer.run());
-
-    let stop = || tasks.stop();
-    tasks.spawn(
-        "otlp-grpc",
-        otlp_grpc::serve(sockets.otlp_grpc, pipeline.clone(), stop()),
-    );
-    tasks.spawn(
-        "xray-udp",
-        xray_udp::serve(sockets.xray_udp, pipeline.clone(), stop()),
-    );
-    let documents = |source| {
-        let most = usize::try_from(config.max_document).unwrap_or(usize::MAX);
-        Documents::new(pipeline.clone(), source, most)
-    };
-    let kept = Kept::new(Arc::clone(&store));
-    let api = XrayApi::new(documents(Source::XrayApi), Arc::clone(&store), kept.clone());
-    let daemon = api.for_daemon_port(documents(Source::XrayTcp));
-    serve(&tasks, "xray-tcp", sockets.xray_tcp, operations(daemon));
+    let core = build_core(config, opened, metrics, &admin)?;
+    core.watch(config);
+    let api = core.api(config);
+    let router = core.observers.services.on_metrics_page(admin.router());
+    let stop = core.tasks.stop();
+    core.tasks
+        .spawn("admin", admin::serve(sockets.admin, router, stop));
+    let daemon = api.for_daemon_port(core.documents(config, Source::XrayTcp));
     serve(
-        &tasks,
-        "otlp-http",
-        sockets.otlp_http,
-        otlp_http::router(pipeline),
+        &core.tasks,
+        "xray-tcp",
+        sockets.xray_tcp,
+        operations(daemon),
     );
-    let own = PillionApi {
-        store,
-        metrics,
-        kept,
-    };
-    serve(
-        &tasks,
-        "api",
-        sockets.api,
-        own.router().merge(operations_and_dashboard(api)),
+    serve(&core.tasks, "api", sockets.api, core.pages(api));
+    let tasks = core.tasks.clone();
+    core.serve_intake(
+        config,
+        Intake {
+            otlp_grpc: sockets.otlp_grpc,
+            otlp_http: sockets.otlp_http,
+            xray_udp: sockets.xray_udp,
+            zipkin: sockets.zipkin,
+        },
     );
-    tasks.spawn("admin", admin::serve(sockets.admin, admin.router(), stop()));
-
     admin.set_ready(true);
     listening::announce(&addresses);
     tracing::info!(config = %config.effective(), "collecting");
@@ -214,9 +212,168 @@ pub async fn start(config: &Config) -> Result<App, StartError> {
     })
 }
 
-async fn open_store(
+fn build_core(
     config: &Config,
-) -> Result<(Arc<dyn Store>, Vec<crate::span::TraceId>), StartError> {
+    (store, unsettled, catalog): Opened,
+    metrics: Metrics,
+    admin: &Admin,
+) -> Result<Core, StartError> {
+    let tasks = Tasks::new();
+    let keys = match &config.credentials {
+        None => None,
+        Some(path) => {
+            let keys = KeysFile::open(path, ACCOUNT)?;
+            tasks.spawn_until_stopped("credentials", Arc::clone(&keys).follow());
+            Some(keys)
+        }
+    };
+    let shares = Shares::of(config.memory_limit);
+    let room = Room::new(shares.intake);
+    tasks.spawn_until_stopped(
+        "memory",
+        memory::watch(config.memory_limit, room.clone(), metrics.clone()),
+    );
+    let observers = Observers {
+        catalog,
+        ..Observers::default()
+    };
+    let bounds = Bounds {
+        room: room.clone(),
+        settle: config.settle,
+        unsettled: shares.unsettled,
+    };
+    let (pipeline, writer) = pipeline::start(
+        Arc::clone(&store),
+        metrics.clone(),
+        admin.clone(),
+        (bounds, observers.clone()),
+        unsettled,
+    );
+    tasks.spawn("writer", writer.run());
+    Ok(Core {
+        tasks,
+        kept: Kept::new(Arc::clone(&store)),
+        alerts: Alerts::new(
+            Arc::clone(&store),
+            config.alert_webhook.clone(),
+            metrics.clone(),
+        ),
+        store,
+        metrics,
+        observers,
+        pipeline,
+        gates: Gates {
+            keys,
+            room,
+            insecure: config.insecure,
+        },
+    })
+}
+
+/// Doors that only take.
+struct Intake {
+    otlp_grpc: TcpListener,
+    otlp_http: TcpListener,
+    xray_udp: UdpSocket,
+    zipkin: TcpListener,
+}
+
+impl Core {
+    /// Insights and alerts.
+    fn watch(&self, config: &Config) {
+        let watch = Watch {
+            store: Arc::clone(&self.store),
+            kept: self.kept.clone(),
+            changed: self.observers.changed.clone(),
+            webhook: config.insight_webhook.clone(),
+            metrics: self.metrics.clone(),
+        };
+        self.tasks.spawn_until_stopped("insights", watch.run());
+        self.tasks
+            .spawn_until_stopped("alerts", self.alerts.clone().run());
+    }
+
+    fn documents(&self, config: &Config, source: Source) -> Documents {
+        let most = usize::try_from(config.max_document).unwrap_or(usize::MAX);
+        Documents::new(self.pipeline.clone(), source, most)
+    }
+
+    fn api(&self, config: &Config) -> XrayApi {
+        let documents = self.documents(config, Source::XrayApi);
+        XrayApi::new(documents, Arc::clone(&self.store), self.kept.clone())
+    }
+
+    /// Every API, and the dashboard.
+    fn pages(&self, api: XrayApi) -> Router {
+        let own = PillionApi {
+            store: Arc::clone(&self.store),
+            metrics: self.metrics.clone(),
+            kept: self.kept.clone(),
+        };
+        let jaeger = JaegerApi {
+            store: Arc::clone(&self.store),
+            catalog: self.observers.catalog.clone(),
+        };
+        let router = own
+            .router(self.alerts.clone())
+            .merge(jaeger.router())
+            .merge(operations_and_dashboard(api));
+        self.gates.api().guard(router)
+    }
+
+    /// The pipeline ends when the last of its doors has gone, so this consumes what holds it.
+    fn serve_intake(self, config: &Config, sockets: Intake) {
+        let stop = || self.tasks.stop();
+        let gate = |addr| self.gates.intake(addr);
+        let pipeline = || self.pipeline.clone();
+        self.tasks.spawn(
+            "otlp-grpc",
+            otlp_grpc::serve(
+                sockets.otlp_grpc,
+                (pipeline(), gate(config.otlp_grpc_addr)),
+                stop(),
+            ),
+        );
+        self.tasks.spawn(
+            "xray-udp",
+            xray_udp::serve(sockets.xray_udp, pipeline(), stop()),
+        );
+        let http = gate(config.otlp_http_addr).guard(otlp_http::router(pipeline()));
+        serve(&self.tasks, "otlp-http", sockets.otlp_http, http);
+        let zipkin = gate(config.zipkin_addr).guard(zipkin::router(pipeline()));
+        serve(&self.tasks, "zipkin", sockets.zipkin, zipkin);
+    }
+}
+
+/// Which doors ask for proof.
+struct Gates {
+    keys: Option<Arc<KeysFile>>,
+    room: Room,
+    insecure: bool,
+}
+
+impl Gates {
+    fn api(&self) -> Gate {
+        Gate {
+            keys: self.keys.clone(),
+            room: self.room.clone(),
+        }
+    }
+
+    /// On loopback, and where `--insecure` trusts the network, senders are taken as they come.
+    fn intake(&self, addr: SocketAddr) -> Gate {
+        let open = addr.ip().is_loopback() || self.insecure;
+        Gate {
+            keys: self.keys.clone().filter(|_| !open),
+            room: self.room.clone(),
+        }
+    }
+}
+
+/// The store, traces left unsettled, and what was learnt of services.
+type Opened = (Arc<dyn Store>, Vec<crate::span::TraceId>, Catalog);
+
+async fn open_store(config: &Config) -> Result<Opened, StartError> {
     let path = config.store.display().to_string();
     let failed =
         |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store { path, source };
@@ -228,8 +385,9 @@ async fn open_store(
     let open = move || -> Result<_, StoreError> {
         let disk = Disk::open(settings)?;
         let unsettled = disk.unsettled()?;
+        let catalog = Catalog::load(&disk)?;
         let store: Arc<dyn Store> = Arc::new(disk);
-        Ok((store, unsettled))
+        Ok((store, unsettled, catalog))
     };
     match spawn_blocking(open).await {
         Ok(Ok(opened)) => Ok(opened),

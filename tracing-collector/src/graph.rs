@@ -76,6 +76,52 @@ pub(crate) fn contributions(trace: &Trace) -> Vec<Contribution> {
     all
 }
 
+/// Outcomes alone: what is left of counts where times do not matter. Throttles are errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) ok: i64,
+    pub(crate) error: i64,
+    pub(crate) fault: i64,
+}
+
+impl Tally {
+    pub(crate) fn total(self) -> i64 {
+        self.ok + self.error + self.fault
+    }
+
+    #[must_use]
+    pub(crate) fn plus(self, other: Tally) -> Tally {
+        Tally {
+            ok: self.ok + other.ok,
+            error: self.error + other.error,
+            fault: self.fault + other.fault,
+        }
+    }
+
+    pub(crate) fn of(outcome: Outcome) -> Tally {
+        let mut tally = Tally::default();
+        match outcome {
+            Outcome::Ok => tally.ok = 1,
+            Outcome::Error | Outcome::Throttle => tally.error = 1,
+            Outcome::Fault => tally.fault = 1,
+        }
+        tally
+    }
+}
+
+impl From<&Counters> for Tally {
+    fn from(counters: &Counters) -> Tally {
+        Tally {
+            ok: counters.ok,
+            error: counters.error + counters.throttle,
+            fault: counters.fault,
+        }
+    }
+}
+
+/// Of X-Ray's view, by node and edge.
+pub(crate) type Tallies = BTreeMap<Key, Tally>;
+
 /// Counts by key over some window.
 pub(crate) type Totals = BTreeMap<Key, Counters>;
 

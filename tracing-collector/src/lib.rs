@@ -5,11 +5,16 @@
 //! `receive` → `convert` → `pipeline` → `store` on the way in; `store` → `trace` → `graph`, `summary` when a trace
 //! settles; `query` on the way out, `filter` what is selected.
 
+mod alerts;
 pub mod app;
+mod auth;
+mod catalog;
 pub mod config;
 mod convert;
+mod daemon;
 mod filter;
 mod graph;
+mod insight;
 mod memory;
 mod metrics;
 mod pipeline;
@@ -17,7 +22,10 @@ mod query;
 mod receive;
 mod rejects;
 mod room;
+mod service_metrics;
 mod span;
 mod store;
 mod summary;
 mod trace;
+mod watch;
+mod webhook;

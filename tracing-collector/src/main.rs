@@ -16,7 +16,8 @@ const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    telemetry::init_logging("info,fjall=warn,lsm_tree=warn");
+    let level = args.log_level().unwrap_or("info");
+    telemetry::init_logging(&format!("{level},fjall=warn,lsm_tree=warn"));
     let config = match args.check() {
         Ok(config) => config,
         Err(problems) => {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use prometheus::GaugeVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 use prometheus::IntGauge;
@@ -24,15 +25,17 @@ pub(crate) enum Source {
     XrayUdp,
     XrayTcp,
     XrayApi,
+    Zipkin,
 }
 
 impl Source {
-    pub(crate) const ALL: [Source; 5] = [
+    pub(crate) const ALL: [Source; 6] = [
         Source::OtlpGrpc,
         Source::OtlpHttp,
         Source::XrayUdp,
         Source::XrayTcp,
         Source::XrayApi,
+        Source::Zipkin,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Source {
             Source::XrayUdp => "xray_udp",
             Source::XrayTcp => "xray_tcp",
             Source::XrayApi => "xray_api",
+            Source::Zipkin => "zipkin",
         }
     }
 }
@@ -90,12 +94,59 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Int
     family
 }
 
+fn gauges(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    let family =
+        GaugeVec::new(Opts::new(name, help), &["alert"]).expect("the name is a literal and valid");
+    registry
+        .register(Box::new(family.clone()))
+        .expect("every family has a name of its own");
+    family
+}
+
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     let gauge = IntGauge::new(name, help).expect("the name is a literal and valid");
     registry
         .register(Box::new(gauge.clone()))
         .expect("every family has a name of its own");
     gauge
+}
+
+/// What is told, and what others tell.
+#[derive(Clone)]
+struct Notices {
+    webhooks: IntCounterVec,
+    senders: IntCounterVec,
+    alerts: GaugeVec,
+    alert_values: GaugeVec,
+}
+
+impl Notices {
+    fn new(registry: &Registry) -> Notices {
+        Notices {
+            webhooks: counters(
+                registry,
+                "pillion_collector_webhooks_total",
+                "Notifications, by whether they were taken",
+                &["taken"],
+            ),
+            senders: counters(
+                registry,
+                "pillion_collector_senders_segments_total",
+                "What daemons and collectors said of themselves by PutTelemetryRecords",
+                &["what"],
+            ),
+            alerts: gauges(
+                registry,
+                "pillion_collector_alert_firing",
+                "1 while an alert rule fires",
+            ),
+            alert_values: gauges(
+                registry,
+                "pillion_collector_alert_value",
+                "What an alert rule compares; NaN when too few requests say it",
+            ),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -107,6 +158,7 @@ pub(crate) struct Metrics {
     dropped: IntCounterVec,
     stored: IntCounterVec,
     clamped: IntCounterVec,
+    notices: Notices,
     pub(crate) queue_bytes: IntGauge,
     pub(crate) unsettled: IntGauge,
     pub(crate) store_up: IntGauge,
@@ -153,6 +205,7 @@ impl Metrics {
                 "Ended before they started; stored with no duration",
                 &["source"],
             ),
+            notices: Notices::new(&registry),
             queue_bytes: gauge(
                 "pillion_collector_queue_bytes",
                 "Bytes accepted and not yet stored",
@@ -214,6 +267,36 @@ impl Metrics {
         self.clamped
             .with_label_values(&[source.name()])
             .inc_by(units as u64);
+    }
+
+    pub(crate) fn alert(&self, name: &str, firing: bool, value: Option<f64>) {
+        let firing = if firing { 1.0 } else { 0.0 };
+        self.notices.alerts.with_label_values(&[name]).set(firing);
+        let value = value.unwrap_or(f64::NAN);
+        self.notices
+            .alert_values
+            .with_label_values(&[name])
+            .set(value);
+    }
+
+    pub(crate) fn forget_alert(&self, name: &str) {
+        for family in [&self.notices.alerts, &self.notices.alert_values] {
+            // One that was never looked at has no line to remove.
+            family.remove_label_values(&[name]).unwrap_or_default();
+        }
+    }
+
+    /// What a sender says of itself.
+    pub(crate) fn sender(&self, what: &str, segments: u64) {
+        self.notices
+            .senders
+            .with_label_values(&[what])
+            .inc_by(segments);
+    }
+
+    pub(crate) fn webhook(&self, taken: bool) {
+        let taken = if taken { "true" } else { "false" };
+        self.notices.webhooks.with_label_values(&[taken]).inc();
     }
 
     /// The same counts as JSON, for `/pillion/v1/stats`.

@@ -15,15 +15,19 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use crate::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::metrics::Reason;
 use crate::metrics::Source;
 use crate::room::Account;
 use crate::room::NoRoom;
 use crate::room::Room;
+use crate::service_metrics::ServiceMetrics;
 use crate::span::Span;
 use crate::span::TraceId;
+use crate::store::Settled;
 use crate::store::Store;
+use crate::watch::Changed;
 
 const QUEUE_BATCHES: usize = 8192;
 /// Batches that one commit takes.
@@ -111,6 +115,7 @@ pub(crate) struct Writer {
     waiting: Waiting,
     room: Room,
     admin: Admin,
+    observers: Observers,
     /// Whether the last append succeeded.
     healthy: bool,
 }
@@ -123,12 +128,30 @@ pub(crate) struct Bounds {
     pub(crate) unsettled: usize,
 }
 
+/// Who is shown what was settled.
+#[derive(Clone, Default)]
+pub(crate) struct Observers {
+    pub(crate) changed: Changed,
+    pub(crate) catalog: Catalog,
+    pub(crate) services: ServiceMetrics,
+}
+
+impl Observers {
+    fn observe(&self, settled: &[Settled]) {
+        self.services.settled(settled);
+        for one in settled {
+            self.changed.note(&one.before);
+            self.changed.note(&one.now.contributions);
+        }
+    }
+}
+
 /// `unsettled` are traces left over from the last run.
 pub(crate) fn start(
     store: Arc<dyn Store>,
     metrics: Metrics,
     admin: Admin,
-    bounds: Bounds,
+    (bounds, observers): (Bounds, Observers),
     unsettled: Vec<TraceId>,
 ) -> (Pipeline, Writer) {
     let (sender, queue) = mpsc::channel(QUEUE_BATCHES);
@@ -152,6 +175,7 @@ pub(crate) fn start(
             waiting,
             room,
             admin,
+            observers,
             healthy: true,
         },
     )
@@ -192,6 +216,7 @@ impl Writer {
 
     async fn append(&mut self, batches: Vec<Batch>) {
         let store = Arc::clone(&self.store);
+        let observers = self.observers.clone();
         let owed: Vec<(Source, usize)> = batches
             .iter()
             .map(|batch| (batch.source, batch.units))
@@ -205,6 +230,10 @@ impl Writer {
             let result = store
                 .append(&spans)
                 .map_err(|error| NotStored(chain(&error)));
+            if result.is_ok() {
+                observers.services.stored(&spans);
+                observers.catalog.note(store.as_ref(), &spans);
+            }
             let traces: Vec<TraceId> = spans.into_iter().map(|span| span.trace).collect();
             (batches, traces, result)
         })
@@ -290,7 +319,10 @@ impl Writer {
         let traces = due.clone();
         let settled = spawn_blocking(move || store.settle(&traces)).await;
         match settled {
-            Ok(Ok(())) => self.metrics.settled.inc_by(due.len() as u64),
+            Ok(Ok(settled)) => {
+                self.metrics.settled.inc_by(due.len() as u64);
+                self.observers.observe(&settled);
+            }
             Ok(Err(error)) => {
                 tracing::error!(error = %chain(&error), "traces were not settled; trying again");
                 self.waiting.put_back(due, Instant::now() + RETRY_SETTLE);

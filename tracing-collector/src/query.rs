@@ -6,6 +6,8 @@ mod batch_traces;
 pub(crate) mod dashboard;
 mod declared;
 mod groups;
+pub(crate) mod insights;
+pub(crate) mod jaeger;
 pub(crate) mod kept;
 pub(crate) mod pillion_api;
 mod retrieval;
@@ -21,6 +23,11 @@ mod window;
 pub(crate) mod xray_api;
 
 use std::time::SystemTime;
+
+/// Epoch seconds, to the millisecond.
+pub(crate) fn now() -> f64 {
+    now_seconds()
+}
 
 /// As X-Ray writes times, to the millisecond.
 fn now_seconds() -> f64 {

@@ -121,6 +121,9 @@ impl Node {
 /// Every account that is not configured is this one.
 pub(crate) const ACCOUNT: &str = "000000000000";
 
+/// And every region this one.
+pub(crate) const REGION: &str = "us-east-1";
+
 /// The type of a node of which nobody said what it is.
 pub(crate) const UNKNOWN_TYPE: &str = "unknown";
 

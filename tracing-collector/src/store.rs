@@ -13,11 +13,15 @@
 pub(crate) mod disk;
 mod record;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use crate::graph::Contribution;
+use crate::graph::Tallies;
 use crate::graph::Totals;
 use crate::span::Span;
 use crate::span::TraceId;
+use crate::summary::Evaluated;
 use crate::summary::Summary;
 
 pub(crate) trait Store: Send + Sync + 'static {
@@ -25,8 +29,8 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     fn unsettled(&self) -> Result<Vec<TraceId>, StoreError>;
 
-    /// Concurrent with readers, never with `append` or itself.
-    fn settle(&self, traces: &[TraceId]) -> Result<(), StoreError>;
+    /// Concurrent with readers, never with `append` or itself. Returns what changed, trace by trace.
+    fn settle(&self, traces: &[TraceId]) -> Result<Vec<Settled>, StoreError>;
 
     /// In order of arrival, for [`crate::trace::Trace::assemble`]. Settled or not; empty when unknown.
     fn trace(&self, id: TraceId) -> Result<StoredTrace, StoreError>;
@@ -40,6 +44,13 @@ pub(crate) trait Store: Send + Sync + 'static {
         window: Window,
         wanted: &dyn Fn(&Summary) -> bool,
     ) -> Result<Totals, StoreError>;
+
+    /// The same from minute `first` to minute `last`, both whole, one by one; of every trace or of those `wanted`.
+    fn tallies(
+        &self,
+        minutes: (u32, u32),
+        wanted: Option<&dyn Fn(&Summary) -> bool>,
+    ) -> Result<BTreeMap<u32, Tallies>, StoreError>;
 
     /// Settled traces, newest first.
     fn summaries(&self, scan: &Scan) -> Result<Page, StoreError>;
@@ -97,6 +108,14 @@ pub(crate) struct Page {
     pub(crate) summaries: Vec<Summary>,
     /// Where the next page begins, if there may be one.
     pub(crate) next: Option<Vec<u8>>,
+}
+
+/// What settling made of one trace.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    /// What it had added to the map until then.
+    pub(crate) before: Vec<Contribution>,
+    pub(crate) now: Evaluated,
 }
 
 #[derive(Clone, Debug, Default)]

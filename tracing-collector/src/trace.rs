@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use serde_json::Value;
+
 use crate::span::Node;
 use crate::span::Span;
 use crate::span::SpanId;
@@ -35,12 +37,16 @@ impl Trace {
             .enumerate()
             .map(|(at, span)| (span.id, at))
             .collect();
+        let halves = shared_halves(&spans);
         let parent: Vec<Option<usize>> = spans
             .iter()
             .enumerate()
             .map(|(at, span)| {
-                span.parent
-                    .and_then(|id| place.get(&id).copied())
+                let id = span.parent?;
+                let half = span.service.as_ref().and_then(|own| halves.get(&(id, own)));
+                half.filter(|half| **half != at)
+                    .or(place.get(&id))
+                    .copied()
                     .filter(|parent| *parent != at)
             })
             .collect();
@@ -138,6 +144,20 @@ impl Trace {
             .find(|at| self.parent[*at].is_none())
             .or_else(|| self.entries().next())
     }
+}
+
+/// The attribute of a server span that was sent under its caller's id, with that id: its own service's spans name it so.
+pub(crate) const SHARED_ID: &str = "zipkin.shared_id";
+
+fn shared_halves(spans: &[Span]) -> HashMap<(SpanId, &Node), usize> {
+    let mut halves = HashMap::new();
+    for (at, span) in spans.iter().enumerate() {
+        let id = span.attributes.get(SHARED_ID).and_then(Value::as_str);
+        if let (Some(id), Some(own)) = (id.and_then(SpanId::parse), &span.service) {
+            halves.insert((id, own), at);
+        }
+    }
+    halves
 }
 
 /// One span per id, sorted.

@@ -138,6 +138,10 @@ impl Ports {
         self.at(16)
     }
 
+    pub(crate) fn zipkin(self) -> SocketAddr {
+        self.at(17)
+    }
+
     pub(crate) fn gateway(self) -> Stand {
         self.stand(20)
     }
@@ -188,6 +192,7 @@ impl Ports {
             (self.otlp_grpc(), "collector, OTLP gRPC"),
             (self.otlp_http(), "collector, OTLP HTTP"),
             (self.xray(), "collector, X-Ray daemon by TCP"),
+            (self.zipkin(), "collector, Zipkin"),
         ]
         .map(|(address, purpose)| (address, purpose.to_owned()))
         .into();

@@ -53,6 +53,7 @@ impl Stagehand {
             ("--otlp-http-addr", ports.otlp_http().to_string()),
             ("--xray-udp-addr", ports.xray().to_string()),
             ("--xray-tcp-addr", ports.xray().to_string()),
+            ("--zipkin-addr", ports.zipkin().to_string()),
             ("--store", traces),
             // The map follows the traffic more closely than by default, for those who watch it.
             ("--settle", "5s".to_owned()),

@@ -251,6 +251,7 @@ fn addresses(ports: Ports) -> BTreeMap<String, String> {
         ("otlp_http", ports.otlp_http()),
         ("xray_udp", ports.xray()),
         ("xray_tcp", ports.xray()),
+        ("zipkin", ports.zipkin()),
         ("gateway", ports.gateway().listener),
     ]
     .into_iter()

@@ -70,6 +70,7 @@ async fn collector() -> anyhow::Result<Program> {
         "--otlp-http-addr",
         "--xray-udp-addr",
         "--xray-tcp-addr",
+        "--zipkin-addr",
     ];
     let pages = ["--api-addr", "--admin-addr"];
     let mut arguments: Vec<&str> = doors

@@ -3,12 +3,15 @@
 //! the partial-success answer. [`attributes`] reads attribute lists, [`members`] writes what X-Ray documents show.
 
 pub(crate) mod attributes;
+mod json;
 mod members;
 
 use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+
+pub(crate) use crate::convert::otlp::json::json;
 
 use crate::convert::otlp::attributes::Attributes;
 use crate::span::Flags;

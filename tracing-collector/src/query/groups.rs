@@ -120,7 +120,7 @@ pub(super) fn selected(kept: &Kept, request: &Value) -> Result<Option<Filter>, A
     Ok(named(kept, request)?.and_then(|group| group_filter(&group).filter))
 }
 
-fn group_filter(group: &Value) -> GroupFilter {
+pub(super) fn group_filter(group: &Value) -> GroupFilter {
     let text = |name: &str| group[name].as_str().unwrap_or_default();
     GroupFilter {
         name: text("GroupName").to_owned(),
@@ -143,7 +143,7 @@ pub(super) fn all(kept: &Kept) -> Result<Vec<Value>, StoreError> {
 }
 
 /// The group that GroupName or GroupARN names; `None` when neither is given.
-fn named(kept: &Kept, request: &Value) -> Result<Option<Value>, ApiError> {
+pub(super) fn named(kept: &Kept, request: &Value) -> Result<Option<Value>, ApiError> {
     let given = |name: &str| request.get(name).and_then(Value::as_str);
     let (member, value) = match (given("GroupName"), given("GroupARN")) {
         (None, None) => return Ok(None),
@@ -172,7 +172,7 @@ fn named(kept: &Kept, request: &Value) -> Result<Option<Value>, ApiError> {
         .ok_or(ApiError::Invalid(message))
 }
 
-fn neither() -> ApiError {
+pub(super) fn neither() -> ApiError {
     ApiError::Invalid("GroupName or GroupARN is required".to_owned())
 }
 

@@ -2,6 +2,7 @@
 //! The collector's own API under `/pillion/v1`, for the dashboard, the demo and scripts: the collapsed map, lists of
 //! traces, one trace flat, intake counts. Times in are epoch seconds, durations out are milliseconds.
 
+mod alerts;
 mod list;
 mod map;
 mod traces;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
+use crate::alerts::Alerts;
 use crate::metrics::Metrics;
 use crate::query::groups;
 use crate::query::kept::Kept;
@@ -46,7 +48,7 @@ pub(crate) struct PillionApi {
 }
 
 impl PillionApi {
-    pub(crate) fn router(self) -> Router {
+    pub(crate) fn router(self, alerts: Alerts) -> Router {
         Router::new()
             .route("/pillion/v1/map", get(map_page))
             .route("/pillion/v1/traces", get(trace_list))
@@ -54,6 +56,7 @@ impl PillionApi {
             .route("/pillion/v1/stats", get(stats))
             .route("/pillion/v1/rejects", get(rejects))
             .with_state(self)
+            .merge(alerts::router(alerts))
     }
 }
 

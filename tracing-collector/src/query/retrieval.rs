@@ -14,6 +14,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use tokio::time::Instant;
 
+use crate::convert::otlp;
 use crate::convert::xray::document::documents;
 use crate::query::now_seconds;
 use crate::query::token;
@@ -23,7 +24,6 @@ use crate::query::window::window;
 use crate::query::xray_api::ApiError;
 use crate::query::xray_api::NOT_FOUND;
 use crate::query::xray_api::time;
-use crate::span::Kind;
 use crate::span::Span;
 use crate::span::TraceId;
 use crate::span::seconds;
@@ -197,55 +197,13 @@ fn spans(store: &dyn Store, id: TraceId, format: &str) -> Result<Spans, ApiError
     Ok(Spans { parts, duration })
 }
 
-/// One span as OTLP's JSON writes it.
+/// One span with whose it is.
 fn otel(span: &Span) -> Value {
-    let kind = match span.kind {
-        Kind::Internal => 1,
-        Kind::Server => 2,
-        Kind::Client => 3,
-        Kind::Producer => 4,
-        Kind::Consumer => 5,
-    };
-    let attributes: Vec<Value> = span
-        .annotations
-        .iter()
-        .chain(
-            span.attributes
-                .iter()
-                .filter(|(key, _)| !span.annotations.contains_key(*key)),
-        )
-        .map(|(key, value)| json!({"key": key, "value": any_value(value)}))
-        .collect();
-    let failed = span.flags.fault || span.flags.error;
-    let mut found = json!({
-        "traceId": span.trace.to_string(), "spanId": span.id.to_string(), "name": span.name, "kind": kind,
-        "startTimeUnixNano": span.start_ns.to_string(), "attributes": attributes,
-        "status": {"code": if failed { 2 } else { 0 }},
-    });
-    if let Some(end) = span.end_ns {
-        found["endTimeUnixNano"] = json!(end.to_string());
-    }
-    if let Some(parent) = span.parent {
-        found["parentSpanId"] = json!(parent.to_string());
-    }
+    let mut found = otlp::json(span);
     if let Some(service) = &span.service {
         found["resource"] = json!({"attributes": [
             {"key": "service.name", "value": {"stringValue": service.name}},
         ]});
     }
     found
-}
-
-fn any_value(value: &Value) -> Value {
-    match value {
-        Value::Bool(value) => json!({"boolValue": value}),
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) => json!({"intValue": whole.to_string()}),
-            None => json!({"doubleValue": number}),
-        },
-        Value::String(text) => json!({"stringValue": text}),
-        Value::Null | Value::Array(_) | Value::Object(_) => {
-            json!({"stringValue": value.to_string()})
-        }
-    }
 }

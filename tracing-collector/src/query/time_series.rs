@@ -7,10 +7,14 @@ use serde_json::json;
 
 use crate::filter::EntitySelector;
 use crate::filter::Filter;
+use crate::filter::Selector;
+use crate::graph;
 use crate::graph::CLIENT_TYPE;
 use crate::graph::Key;
 use crate::graph::Totals;
 use crate::graph::counters::Counters;
+use crate::insight::Band;
+use crate::query::insights;
 use crate::query::service_graph::histogram;
 use crate::query::service_graph::statistics;
 use crate::query::token;
@@ -34,9 +38,8 @@ pub(super) fn answer(
     let window = window(time(request, "StartTime")?, time(request, "EndTime")?)?;
     let period_us = period(request)?.saturating_mul(1_000_000);
     let selector = selector(request)?;
-    if request.get("ForecastStatistics").and_then(Value::as_bool) == Some(true)
-        && selector.is_none()
-    {
+    let forecast = request.get("ForecastStatistics").and_then(Value::as_bool) == Some(true);
+    if forecast && selector.is_none() {
         let message = "ForecastStatistics needs an EntitySelectorExpression with an id";
         return Err(ApiError::Invalid(message.to_owned()));
     }
@@ -63,10 +66,17 @@ pub(super) fn answer(
             } else {
                 "ServiceSummaryStatistics"
             };
-            found.push(json!({
+            let mut one = json!({
                 "Timestamp": seconds(start_us), kind: statistics(&sum),
                 "ResponseTimeHistogram": histogram(&sum.responses),
-            }));
+            });
+            if let (true, Some(EntitySelector::Service(selector))) = (forecast, &selector) {
+                let band = expected(store, group, selector, (start_us, sum.total()))?;
+                one["ServiceForecastStatistics"] = json!({
+                    "FaultCountHigh": band.high.ceil() as i64, "FaultCountLow": band.low.floor() as i64,
+                });
+            }
+            found.push(one);
         }
     }
     let mut answer =
@@ -75,6 +85,23 @@ pub(super) fn answer(
         answer["NextToken"] = json!(token::issue(OPERATION, request, &token::at_position(to)));
     }
     Ok(answer)
+}
+
+/// How many faults the hours before a period make one expect in it.
+fn expected(
+    store: &dyn Store,
+    group: Option<&Filter>,
+    selector: &Selector,
+    (start_us, requests): (u64, i64),
+) -> Result<Band, ApiError> {
+    let minute = graph::minute(start_us);
+    let detector = insights::detect(store, group, (minute, minute), minute)?;
+    let nodes = detector
+        .nodes()
+        .find(|node| selector.selects(node))
+        .cloned();
+    let expectation = nodes.and_then(|node| detector.expectation(&node).cloned());
+    Ok(expectation.unwrap_or_default().band(requests))
 }
 
 fn period(request: &Value) -> Result<u64, ApiError> {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The X-Ray API over HTTP: routes, bodies, error shapes. On the API port every operation that is implemented; on the
-//! daemon's TCP port those that SDKs and daemons use, unsigned. Signatures are not looked at: no credentials are configured.
+//! daemon's TCP port those that SDKs and daemons use, unsigned. Who may ask at all is `auth`'s to say.
+
+mod operations;
 
 use std::sync::Arc;
 
@@ -19,9 +21,11 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
+use crate::metrics::Metrics;
 use crate::query::batch_traces;
 use crate::query::declared;
 use crate::query::groups;
+use crate::query::insights;
 use crate::query::kept::Kept;
 use crate::query::retrieval::Retrievals;
 use crate::query::sampling::Sampling;
@@ -33,6 +37,9 @@ use crate::query::token::TokenError;
 use crate::query::trace_graph;
 use crate::query::trace_summaries;
 use crate::query::window::WindowError;
+use crate::query::xray_api::operations::OPERATIONS;
+use crate::query::xray_api::operations::Offered;
+use crate::query::xray_api::operations::Operation;
 use crate::receive::RETRY_AFTER_SECONDS;
 use crate::receive::documents::Documents;
 use crate::receive::documents::PutError;
@@ -40,187 +47,10 @@ use crate::receive::documents::Read;
 use crate::store::Store;
 use crate::store::StoreError;
 
+pub(crate) use self::operations::changes;
 pub(super) use crate::span::ACCOUNT;
-pub(super) const REGION: &str = "us-east-1";
+pub(super) use crate::span::REGION;
 pub(super) const NOT_FOUND: &str = "ResourceNotFoundException";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
-    PutTraceSegments,
-    PutTelemetryRecords,
-    BatchGetTraces,
-    GetTraceSummaries,
-    GetTraceGraph,
-    GetServiceGraph,
-    GetTimeSeriesServiceStatistics,
-    GetSamplingRules,
-    GetSamplingTargets,
-    GetSamplingStatisticSummaries,
-    CreateSamplingRule,
-    UpdateSamplingRule,
-    DeleteSamplingRule,
-    CreateGroup,
-    GetGroup,
-    GetGroups,
-    UpdateGroup,
-    DeleteGroup,
-    TagResource,
-    UntagResource,
-    ListTagsForResource,
-    PutEncryptionConfig,
-    GetEncryptionConfig,
-    PutResourcePolicy,
-    DeleteResourcePolicy,
-    ListResourcePolicies,
-    GetIndexingRules,
-    UpdateIndexingRule,
-    GetTraceSegmentDestination,
-    UpdateTraceSegmentDestination,
-    StartTraceRetrieval,
-    ListRetrievedTraces,
-    GetRetrievedTracesGraph,
-    CancelTraceRetrieval,
-}
-
-/// Names and paths. The paths are irregular in the model: no rule derives them.
-const OPERATIONS: [(Operation, &str, &str); 34] = [
-    (
-        Operation::PutTraceSegments,
-        "PutTraceSegments",
-        "/TraceSegments",
-    ),
-    (
-        Operation::PutTelemetryRecords,
-        "PutTelemetryRecords",
-        "/TelemetryRecords",
-    ),
-    (Operation::BatchGetTraces, "BatchGetTraces", "/Traces"),
-    (
-        Operation::GetTraceSummaries,
-        "GetTraceSummaries",
-        "/TraceSummaries",
-    ),
-    (Operation::GetTraceGraph, "GetTraceGraph", "/TraceGraph"),
-    (
-        Operation::GetServiceGraph,
-        "GetServiceGraph",
-        "/ServiceGraph",
-    ),
-    (
-        Operation::GetTimeSeriesServiceStatistics,
-        "GetTimeSeriesServiceStatistics",
-        "/TimeSeriesServiceStatistics",
-    ),
-    (
-        Operation::GetSamplingRules,
-        "GetSamplingRules",
-        "/GetSamplingRules",
-    ),
-    (
-        Operation::GetSamplingTargets,
-        "GetSamplingTargets",
-        "/SamplingTargets",
-    ),
-    (
-        Operation::GetSamplingStatisticSummaries,
-        "GetSamplingStatisticSummaries",
-        "/SamplingStatisticSummaries",
-    ),
-    (
-        Operation::CreateSamplingRule,
-        "CreateSamplingRule",
-        "/CreateSamplingRule",
-    ),
-    (
-        Operation::UpdateSamplingRule,
-        "UpdateSamplingRule",
-        "/UpdateSamplingRule",
-    ),
-    (
-        Operation::DeleteSamplingRule,
-        "DeleteSamplingRule",
-        "/DeleteSamplingRule",
-    ),
-    (Operation::CreateGroup, "CreateGroup", "/CreateGroup"),
-    (Operation::GetGroup, "GetGroup", "/GetGroup"),
-    (Operation::GetGroups, "GetGroups", "/Groups"),
-    (Operation::UpdateGroup, "UpdateGroup", "/UpdateGroup"),
-    (Operation::DeleteGroup, "DeleteGroup", "/DeleteGroup"),
-    (Operation::TagResource, "TagResource", "/TagResource"),
-    (Operation::UntagResource, "UntagResource", "/UntagResource"),
-    (
-        Operation::ListTagsForResource,
-        "ListTagsForResource",
-        "/ListTagsForResource",
-    ),
-    (
-        Operation::PutEncryptionConfig,
-        "PutEncryptionConfig",
-        "/PutEncryptionConfig",
-    ),
-    (
-        Operation::GetEncryptionConfig,
-        "GetEncryptionConfig",
-        "/EncryptionConfig",
-    ),
-    (
-        Operation::PutResourcePolicy,
-        "PutResourcePolicy",
-        "/PutResourcePolicy",
-    ),
-    (
-        Operation::DeleteResourcePolicy,
-        "DeleteResourcePolicy",
-        "/DeleteResourcePolicy",
-    ),
-    (
-        Operation::ListResourcePolicies,
-        "ListResourcePolicies",
-        "/ListResourcePolicies",
-    ),
-    (
-        Operation::GetIndexingRules,
-        "GetIndexingRules",
-        "/GetIndexingRules",
-    ),
-    (
-        Operation::UpdateIndexingRule,
-        "UpdateIndexingRule",
-        "/UpdateIndexingRule",
-    ),
-    (
-        Operation::GetTraceSegmentDestination,
-        "GetTraceSegmentDestination",
-        "/GetTraceSegmentDestination",
-    ),
-    (
-        Operation::UpdateTraceSegmentDestination,
-        "UpdateTraceSegmentDestination",
-        "/UpdateTraceSegmentDestination",
-    ),
-    (
-        Operation::StartTraceRetrieval,
-        "StartTraceRetrieval",
-        "/StartTraceRetrieval",
-    ),
-    (
-        Operation::ListRetrievedTraces,
-        "ListRetrievedTraces",
-        "/ListRetrievedTraces",
-    ),
-    (
-        Operation::GetRetrievedTracesGraph,
-        "GetRetrievedTracesGraph",
-        "/GetRetrievedTracesGraph",
-    ),
-    (
-        Operation::CancelTraceRetrieval,
-        "CancelTraceRetrieval",
-        "/CancelTraceRetrieval",
-    ),
-];
-
-type Offered = (Operation, &'static str, &'static str);
 
 /// Unsigned, so nothing that reads traces or changes settings.
 const OF_DAEMON: [Operation; 4] = [
@@ -444,11 +274,43 @@ impl XrayApi {
             Operation::ListRetrievedTraces => self.retrievals.traces(store, request),
             Operation::GetRetrievedTracesGraph => self.retrievals.graph(store, request),
             Operation::CancelTraceRetrieval => self.retrievals.cancel(request),
-            // What senders say of themselves; what was lost here is counted here.
-            Operation::PutTelemetryRecords => Ok(json!({})),
+            Operation::GetInsight => insights::get(kept, request),
+            Operation::GetInsightEvents => insights::events(kept, request),
+            Operation::GetInsightImpactGraph => insights::impact_graph(store, kept, request),
+            Operation::GetInsightSummaries => insights::summaries(store, kept, request),
+            Operation::PutTelemetryRecords => telemetry(self.documents.metrics(), request),
             Operation::PutTraceSegments => unreachable!("answered before, it is not a query"),
         }
     }
+}
+
+/// What senders say of themselves, losses above all; what was lost here is counted here.
+fn telemetry(metrics: &Metrics, request: &Value) -> Result<Value, ApiError> {
+    const COUNTS: [(&str, &str); 4] = [
+        ("SegmentsReceivedCount", "received"),
+        ("SegmentsSentCount", "sent"),
+        ("SegmentsSpilloverCount", "spillover"),
+        ("SegmentsRejectedCount", "rejected"),
+    ];
+    let records = request.get("TelemetryRecords").and_then(Value::as_array);
+    let records = records
+        .ok_or_else(|| ApiError::Invalid("TelemetryRecords is required, a list".to_owned()))?;
+    for record in records {
+        time(record, "Timestamp")?;
+        for (member, what) in COUNTS {
+            let count = record.get(member).and_then(Value::as_u64).unwrap_or(0);
+            metrics.sender(what, count);
+        }
+        let errors = record
+            .get("BackendConnectionErrors")
+            .and_then(Value::as_object);
+        let errors = errors
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, count)| count.as_u64());
+        metrics.sender("backend_error", errors.sum());
+    }
+    Ok(json!({}))
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
@@ -505,15 +367,5 @@ mod tests {
     fn a_store_error_does_not_tell_strangers_about_the_disk() {
         let error = ApiError::Store(StoreError::Record { what: "a span" });
         assert_eq!(error.to_string(), "the trace store could not be read");
-    }
-
-    #[test]
-    fn every_operation_has_a_path_and_a_name_of_its_own() {
-        let distinct = |part: fn(&Offered) -> &'static str| {
-            let all: std::collections::BTreeSet<&str> = OPERATIONS.iter().map(part).collect();
-            all.len()
-        };
-        assert_eq!(distinct(|(_, name, _)| name), OPERATIONS.len());
-        assert_eq!(distinct(|(_, _, path)| path), OPERATIONS.len());
     }
 }

@@ -14,6 +14,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
+use http::StatusCode;
 use http::header::CONTENT_ENCODING;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -21,6 +22,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 
+use crate::metrics::Reason;
 use crate::room::Account;
 use crate::room::NoRoom;
 use crate::room::Room;
@@ -40,7 +42,7 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const INFLATE_STEP: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     #[error("the body is larger than {MAX_BODY} bytes")]
     TooLarge,
     #[error("the body is larger than {MAX_BODY} bytes when inflated")]
@@ -55,6 +57,23 @@ pub(super) enum BodyError {
     TooSlow,
     #[error(transparent)]
     Busy(#[from] NoRoom),
+}
+
+impl BodyError {
+    /// What a sender is told, and how it is counted.
+    pub(super) fn answer(&self) -> (StatusCode, Reason) {
+        match self {
+            BodyError::TooLarge | BodyError::TooLargeInflated => {
+                (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
+            }
+            BodyError::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Reason::Invalid),
+            BodyError::NotAsEncoded(..) | BodyError::BrokeOff => {
+                (StatusCode::BAD_REQUEST, Reason::Invalid)
+            }
+            BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, Reason::Invalid),
+            BodyError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, Reason::QueueFull),
+        }
+    }
 }
 
 /// A body that pays for what it brings.
@@ -133,6 +152,29 @@ pub(super) struct Whole {
     pub(super) account: Account,
 }
 
+/// The bytes as they came.
+pub(crate) struct Wire {
+    pub(crate) bytes: Bytes,
+    account: Account,
+}
+
+/// The whole body as it comes.
+pub(crate) async fn wire(room: &Room, body: Body) -> Result<Wire, BodyError> {
+    let account = room.account();
+    let mut body = Paying::new(body, account.clone());
+    // Copied together: a slice of a stranger's choosing may hold a buffer many times its size.
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(Wire {
+        bytes: Bytes::from(bytes),
+        account,
+    })
+}
+
 /// The whole body, inflated.
 pub(super) async fn read(room: &Room, headers: &HeaderMap, body: Body) -> Result<Whole, BodyError> {
     let encoding = match headers
@@ -144,15 +186,7 @@ pub(super) async fn read(room: &Room, headers: &HeaderMap, body: Body) -> Result
         Some(value) if value.eq_ignore_ascii_case("zstd") => Encoding::Zstd,
         Some(other) => return Err(BodyError::Encoding(other.to_owned())),
     };
-    let account = room.account();
-    let mut body = Paying::new(body, account.clone());
-    // Copied together: a slice of a stranger's choosing may hold a buffer many times its size.
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        if let Some(data) = frame?.data_ref() {
-            bytes.extend_from_slice(data);
-        }
-    }
+    let Wire { bytes, account } = wire(room, body).await?;
     let bytes = encoding.inflate(bytes, &account)?;
     Ok(Whole { bytes, account })
 }
@@ -166,17 +200,17 @@ enum Encoding {
 
 impl Encoding {
     /// Some exporters announce an encoding and send plain bytes.
-    fn inflate(self, bytes: Vec<u8>, account: &Account) -> Result<Bytes, BodyError> {
+    fn inflate(self, bytes: Bytes, account: &Account) -> Result<Bytes, BodyError> {
         match self {
             Encoding::Gzip if bytes.starts_with(&GZIP_MAGIC) => {
-                inflate("gzip", MultiGzDecoder::new(bytes.as_slice()), account)
+                inflate("gzip", MultiGzDecoder::new(bytes.as_ref()), account)
             }
             Encoding::Zstd if bytes.starts_with(&ZSTD_MAGIC) => {
-                let reader = zstd::Decoder::with_buffer(bytes.as_slice())
+                let reader = zstd::Decoder::with_buffer(bytes.as_ref())
                     .map_err(|error| BodyError::NotAsEncoded("zstd", error))?;
                 inflate("zstd", reader, account)
             }
-            Encoding::Plain | Encoding::Gzip | Encoding::Zstd => Ok(Bytes::from(bytes)),
+            Encoding::Plain | Encoding::Gzip | Encoding::Zstd => Ok(bytes),
         }
     }
 }

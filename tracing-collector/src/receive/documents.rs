@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::convert::xray;
 use crate::convert::xray::Refusal;
+use crate::metrics::Metrics;
 use crate::metrics::Reason;
 use crate::metrics::Source;
 use crate::pipeline::Pipeline;
@@ -59,6 +60,10 @@ impl Documents {
             source,
             max_document,
         }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.pipeline.metrics()
     }
 
     pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Read, PutError> {

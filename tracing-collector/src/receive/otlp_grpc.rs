@@ -27,7 +27,9 @@ use tonic::transport::Server;
 use tower::Layer;
 use tower::Service;
 
+use crate::auth::Gate;
 use crate::convert::otlp;
+use crate::convert::otlp::Converted;
 use crate::metrics::Reason;
 use crate::metrics::Source;
 use crate::pipeline::Pipeline;
@@ -35,6 +37,7 @@ use crate::receive::RETRY_AFTER_SECONDS;
 use crate::receive::body::BodyError;
 use crate::receive::body::Paying;
 use crate::room::Account;
+use crate::room::NoRoom;
 
 /// Also the bound of an inflated message.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -45,9 +48,14 @@ struct Door {
     pipeline: Pipeline,
 }
 
-pub(crate) async fn serve(listener: TcpListener, pipeline: Pipeline, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    (pipeline, gate): (Pipeline, Gate),
+    stop: CancellationToken,
+) {
     let paying = PayingLayer {
         pipeline: pipeline.clone(),
+        gate,
     };
     let traces = TraceServiceServer::new(Door { pipeline })
         .accept_compressed(CompressionEncoding::Gzip)
@@ -135,12 +143,14 @@ fn exhausted(why: &str) -> Status {
 #[derive(Clone)]
 struct PayingLayer {
     pipeline: Pipeline,
+    gate: Gate,
 }
 
 #[derive(Clone)]
 struct PayingService<S> {
     inner: S,
     pipeline: Pipeline,
+    gate: Gate,
 }
 
 impl<S> Layer<S> for PayingLayer {
@@ -150,6 +160,7 @@ impl<S> Layer<S> for PayingLayer {
         PayingService {
             inner,
             pipeline: self.pipeline.clone(),
+            gate: self.gate.clone(),
         }
     }
 }
@@ -171,6 +182,10 @@ where
     }
 
     fn call(&mut self, mut request: GrpcRequest) -> Self::Future {
+        if let Err(denied) = self.gate.admit_sender(request.headers()) {
+            let answer = Status::unauthenticated(denied.to_string()).into_http();
+            return Box::pin(async move { Ok(answer) });
+        }
         let account = self.pipeline.room().account();
         request.extensions_mut().insert(account.clone());
         let metrics = self.pipeline.metrics().clone();
@@ -226,6 +241,25 @@ pub(super) async fn accept(
     // Of a compressed message only the compressed bytes are charged so far.
     let covered = account.cover(request.encoded_len());
     let converted = otlp::convert(request.resource_spans);
+    let partial_success = converted
+        .reason
+        .as_ref()
+        .map(|reason| ExportTracePartialSuccess {
+            rejected_spans: i64::try_from(converted.refused).unwrap_or(i64::MAX),
+            error_message: reason.to_string(),
+        });
+    take(pipeline, source, converted, covered, account).await?;
+    Ok(ExportTraceServiceResponse { partial_success })
+}
+
+/// Counts and stores what was converted, unless it is not `covered`.
+pub(super) async fn take(
+    pipeline: &Pipeline,
+    source: Source,
+    converted: Converted,
+    covered: Result<(), NoRoom>,
+    account: Account,
+) -> Result<(), Refused> {
     let metrics = pipeline.metrics();
     let units = converted.spans.len();
     metrics.received(source, units + converted.refused);
@@ -247,9 +281,5 @@ pub(super) async fn accept(
             .await
             .map_err(|error| Refused::Store(error.to_string()))?;
     }
-    let partial_success = converted.reason.map(|reason| ExportTracePartialSuccess {
-        rejected_spans: i64::try_from(converted.refused).unwrap_or(i64::MAX),
-        error_message: reason.to_string(),
-    });
-    Ok(ExportTraceServiceResponse { partial_success })
+    Ok(())
 }

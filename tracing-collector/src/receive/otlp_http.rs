@@ -163,17 +163,7 @@ fn accepted(form: Form, answer: &ExportTraceServiceResponse) -> Response {
 }
 
 fn refuse_body(pipeline: &Pipeline, form: Form, error: &BodyError) -> Response {
-    let (status, reason) = match error {
-        BodyError::TooLarge | BodyError::TooLargeInflated => {
-            (StatusCode::PAYLOAD_TOO_LARGE, Reason::TooLarge)
-        }
-        BodyError::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Reason::Invalid),
-        BodyError::NotAsEncoded(..) | BodyError::BrokeOff => {
-            (StatusCode::BAD_REQUEST, Reason::Invalid)
-        }
-        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, Reason::Invalid),
-        BodyError::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, Reason::QueueFull),
-    };
+    let (status, reason) = error.answer();
     refuse(pipeline, form, status, reason, &error.to_string())
 }
 

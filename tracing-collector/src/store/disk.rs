@@ -6,6 +6,7 @@ mod engine;
 mod scan;
 mod settle;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,11 +14,13 @@ use std::time::SystemTime;
 
 use parking_lot::RwLock;
 
+use crate::graph::Tallies;
 use crate::graph::Totals;
 use crate::span::Span;
 use crate::span::TraceId;
 use crate::store::Page;
 use crate::store::Scan;
+use crate::store::Settled;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::StoredTrace;
@@ -89,7 +92,7 @@ impl Store for Disk {
         self.with(Engine::unsettled)
     }
 
-    fn settle(&self, traces: &[TraceId]) -> Result<(), StoreError> {
+    fn settle(&self, traces: &[TraceId]) -> Result<Vec<Settled>, StoreError> {
         self.with(|engine| settle::settle(engine, traces))
     }
 
@@ -107,6 +110,14 @@ impl Store for Disk {
         wanted: &dyn Fn(&Summary) -> bool,
     ) -> Result<Totals, StoreError> {
         self.with(|engine| scan::graph_of(engine, window, wanted))
+    }
+
+    fn tallies(
+        &self,
+        minutes: (u32, u32),
+        wanted: Option<&dyn Fn(&Summary) -> bool>,
+    ) -> Result<BTreeMap<u32, Tallies>, StoreError> {
+        self.with(|engine| scan::tallies(engine, minutes, wanted))
     }
 
     fn summaries(&self, scan: &Scan) -> Result<Page, StoreError> {

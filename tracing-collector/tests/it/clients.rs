@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::collector::Collector;
 
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the crate lies in the workspace");
@@ -22,7 +22,7 @@ fn python() -> PathBuf {
     python
 }
 
-fn run(script: &str, arguments: &[String]) {
+pub(crate) fn run(script: &str, arguments: &[String]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(script);

@@ -49,6 +49,7 @@ pub(crate) fn command() -> Command {
         "otlp-http",
         "xray-udp",
         "xray-tcp",
+        "zipkin",
         "api",
         "admin",
     ] {

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Promises of the built `pillion-collector`, kept over its sockets.
 
+mod access;
+mod alerts;
 mod clients;
 mod collector;
 mod dashboard;
 mod garbage;
+mod insights;
+mod jaeger;
 mod losses;
 mod map;
 mod otlp;

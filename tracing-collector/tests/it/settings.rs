@@ -18,6 +18,7 @@ fn the_readiness_line_names_every_door_and_admin_agrees() {
         "otlp_http",
         "xray_udp",
         "xray_tcp",
+        "zipkin",
         "api",
         "admin",
     ] {
@@ -88,4 +89,40 @@ fn sigterm_drains_and_exits_with_zero() {
     let mut collector = Collector::start();
     collector.signal("-TERM");
     assert_eq!(collector.wait().code(), Some(0));
+}
+
+#[test]
+fn the_x_ray_daemons_command_line_and_file_start_a_collector() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("cfg.yaml");
+    let text = "Socket:\n  UDPAddress: \"127.0.0.1:0\"\n  TCPAddress: \"127.0.0.1:0\"\nConcurrency: 8\nLogging:\n  LogLevel: \"prod\"\nVersion: 2\n";
+    std::fs::write(&file, text).expect("written");
+    let file = file.display().to_string();
+    let flags = [
+        "-b",
+        "127.0.0.1:0",
+        "-t",
+        "127.0.0.1:0",
+        "-o",
+        "-n",
+        "eu-west-1",
+        "-l",
+        "dev",
+        "-c",
+        &file,
+    ];
+    let collector = Collector::start_with(&flags);
+    assert_ne!(collector.addr("xray_udp").port(), 2000);
+    assert_eq!(
+        collector.addr("xray_udp").port(),
+        collector.addr("xray_tcp").port()
+    );
+    for wrong in [
+        ["-l", "loud"],
+        ["-c", "/no/such/cfg.yaml"],
+        ["-b", "nowhere"],
+    ] {
+        let output = command().args(wrong).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
 }

@@ -2,6 +2,7 @@
 //! Reading by time: the map of a window, and pages of traces. Knows where a trace is listed ([`places`]):
 //! `b` start, trace · `i` time of id, trace · `m` minute, trace → what happened in that minute.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -11,6 +12,8 @@ use std::time::Duration;
 use fjall::Iter;
 
 use crate::graph::Key;
+use crate::graph::Tallies;
+use crate::graph::Tally;
 use crate::graph::Totals;
 use crate::graph::counters::Counters;
 use crate::graph::minute;
@@ -118,14 +121,7 @@ fn day_graph(
     let upper = last.saturating_add(1).to_be_bytes();
     let mut cut: HashMap<u32, BTreeSet<Key>> = HashMap::new();
     for pair in keyspaces.graph.range(first.to_be_bytes()..upper) {
-        let (key, value) = pair.into_inner().map_err(reading)?;
-        let damaged = || StoreError::Record {
-            what: "a minute's counts",
-        };
-        let (at, key) = key.split_first_chunk::<4>().ok_or_else(damaged)?;
-        let at = u32::from_be_bytes(*at);
-        let key = record::decode_key(key).ok_or_else(damaged)?;
-        let counters = record::decode_counters(&value).ok_or_else(damaged)?;
+        let (at, key, counters) = parse_count(pair)?;
         if inside(at, &counters, window) {
             totals.entry(key).or_default().merge(&counters);
         } else {
@@ -166,6 +162,61 @@ pub(super) fn graph_of(
         }
     }
     Ok(totals)
+}
+
+/// Minute by minute; only those in which something ended.
+pub(super) fn tallies(
+    engine: &Engine,
+    (first, last): (u32, u32),
+    wanted: Option<&dyn Fn(&Summary) -> bool>,
+) -> Result<BTreeMap<u32, Tallies>, StoreError> {
+    let mut found: BTreeMap<u32, Tallies> = BTreeMap::new();
+    let mut add = |at: u32, key: Key, tally: Tally| {
+        if matches!(key, Key::Node(_) | Key::Edge { .. }) {
+            let sum = found.entry(at).or_default().entry(key).or_default();
+            *sum = sum.plus(tally);
+        }
+    };
+    let after = last.saturating_add(1);
+    for (_, keyspaces) in engine.all_days() {
+        let Some(wanted) = wanted else {
+            for pair in keyspaces
+                .graph
+                .range(first.to_be_bytes()..after.to_be_bytes())
+            {
+                let (at, key, counters) = parse_count(pair)?;
+                add(at, key, Tally::from(&counters));
+            }
+            continue;
+        };
+        let range = bound(b'm', u64::from(first))..bound(b'm', u64::from(after));
+        for pair in keyspaces.places.range(range) {
+            let (place, flags) = pair.into_inner().map_err(reading)?;
+            if flags.first().is_none_or(|flags| flags & CONTRIBUTES == 0) {
+                continue;
+            }
+            let (at, id) = parse_place(&place)?;
+            let row = keyspaces.row(id)?.filter(|row| wanted(&row.summary));
+            for one in row.iter().flat_map(|row| &row.contributions) {
+                if u64::from(one.minute()) == at {
+                    add(one.minute(), one.key.clone(), Tally::of(one.outcome));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A record of `g`.
+fn parse_count(pair: fjall::Guard) -> Result<(u32, Key, Counters), StoreError> {
+    let damaged = || StoreError::Record {
+        what: "a minute's counts",
+    };
+    let (key, value) = pair.into_inner().map_err(reading)?;
+    let (at, key) = key.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let key = record::decode_key(key).ok_or_else(damaged)?;
+    let counters = record::decode_counters(&value).ok_or_else(damaged)?;
+    Ok((u32::from_be_bytes(*at), key, counters))
 }
 
 fn inside(at: u32, counters: &Counters, window: Window) -> bool {

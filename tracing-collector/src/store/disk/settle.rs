@@ -11,6 +11,7 @@ use fjall::PersistMode;
 use crate::graph::Contribution;
 use crate::graph::counters::Counters;
 use crate::span::TraceId;
+use crate::store::Settled;
 use crate::store::StoreError;
 use crate::store::disk::engine::Day;
 use crate::store::disk::engine::DayKeyspaces;
@@ -23,7 +24,7 @@ use crate::summary::Evaluated;
 use crate::summary::evaluate;
 use crate::trace::Trace;
 
-pub(super) fn settle(engine: &Engine, traces: &[TraceId]) -> Result<(), StoreError> {
+pub(super) fn settle(engine: &Engine, traces: &[TraceId]) -> Result<Vec<Settled>, StoreError> {
     let mut work = Settling {
         engine,
         days: engine.all_days(),
@@ -32,12 +33,14 @@ pub(super) fn settle(engine: &Engine, traces: &[TraceId]) -> Result<(), StoreErr
             .batch()
             .durability(Some(PersistMode::Buffer)),
         graph: HashMap::new(),
+        settled: Vec::with_capacity(traces.len()),
     };
     for id in traces {
         work.one(*id)?;
     }
     work.write_graph();
-    work.batch.commit().map_err(writing)
+    work.batch.commit().map_err(writing)?;
+    Ok(work.settled)
 }
 
 struct Settling<'d> {
@@ -46,6 +49,7 @@ struct Settling<'d> {
     batch: OwnedWriteBatch,
     /// Rows of `g` as they will be; each is read once, however many traces touch it.
     graph: HashMap<(Day, Vec<u8>), Counters>,
+    settled: Vec<Settled>,
 }
 
 impl Settling<'_> {
@@ -79,7 +83,12 @@ impl Settling<'_> {
             self.move_spans(id, keyspaces, &home)?;
         }
         let evaluated = evaluate(&Trace::assemble(id, spans), revision, truncated);
-        self.put(newest, &home, &evaluated)
+        self.put(newest, &home, &evaluated)?;
+        self.settled.push(Settled {
+            before: old.map(|(_, row)| row.contributions).unwrap_or_default(),
+            now: evaluated,
+        });
+        Ok(())
     }
 
     /// Retention removes days, so a trace that spans midnight goes as a whole to the later one.
