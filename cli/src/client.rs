@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A plain HTTP/1.1 client for JSON over loopback: one connection per call. Used by the demo and `apply` to talk to the
-//! public APIs; no TLS, no redirects, no pool.
+//! public APIs, signed where the environment has keys; no TLS, no redirects, no pool.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use pillion_sigv4::Identity;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -95,13 +96,19 @@ async fn exchange(
         .await
         .map_err(|cause| failed(cause.into()))?;
     let mut connection = std::pin::pin!(connection);
+    let body = body.map_or_else(String::new, Value::to_string);
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", authority)
         .header("content-type", "application/json")
-        .body(Full::from(body.map_or_else(String::new, Value::to_string)))
+        .body(())
         .map_err(|cause| failed(cause.into()))?;
+    let (mut head, ()) = request.into_parts();
+    if let Some(identity) = identity() {
+        identity.sign(&mut head, body.as_bytes(), SystemTime::now());
+    }
+    let request = Request::from_parts(head, Full::from(body));
     let answer = async {
         let answer = sender
             .send_request(request)
@@ -123,4 +130,18 @@ async fn exchange(
         // The connection may end first, with the answer already read.
         _ = &mut connection => answer.await,
     }
+}
+
+/// The keys of the environment, by the names that every AWS client reads.
+fn identity() -> Option<Identity> {
+    let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Some(Identity {
+        access_key_id: read("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: read("AWS_SECRET_ACCESS_KEY")?,
+        session_token: read("AWS_SESSION_TOKEN"),
+        region: read("AWS_REGION")
+            .or_else(|| read("AWS_DEFAULT_REGION"))
+            .unwrap_or_else(|| "us-east-1".to_owned()),
+        service: "appmesh",
+    })
 }

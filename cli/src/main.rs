@@ -7,6 +7,7 @@ mod client;
 mod demo;
 mod manifests;
 mod mesh_api;
+mod operate;
 mod tether;
 
 use std::io::Write as _;
@@ -63,6 +64,11 @@ fn perform(verb: Verb) -> anyhow::Result<bool> {
         Verb::DemoTether(tether) => tether::become_program(&tether).map(|()| true),
         Verb::Validate(settings) => manifests::validate(&settings),
         Verb::Apply(settings) => block_on(async move { manifests::apply(&settings).await }),
+        Verb::Explain(settings) => block_on(async move { operate::explain(&settings).await }),
+        Verb::History(settings) => block_on(async move { operate::history(&settings).await }),
+        Verb::Rollback(settings) => block_on(async move { operate::rollback(&settings).await }),
+        Verb::Fleet(settings) => block_on(async move { operate::fleet(&settings).await }),
+        Verb::Token(settings) => block_on(async move { operate::token(&settings).await }),
     }
 }
 

@@ -7,12 +7,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use http::Method;
 use pillion_config::manifest::{Document, Parameters, in_apply_order, parse_manifest};
-use pillion_config::{Problem, ResourceKey, Resources};
-use serde_json::json;
+use pillion_config::{Kind, Problem, ResourceKey, Resources};
+use serde_json::{Value, json};
 
 use crate::args::{Apply, Validate};
-use crate::mesh_api::{self, Resource};
+use crate::operate;
 
 struct Read {
     documents: Vec<Document>,
@@ -38,7 +39,6 @@ pub(crate) fn validate(settings: &Validate) -> anyhow::Result<bool> {
 }
 
 pub(crate) async fn apply(settings: &Apply) -> anyhow::Result<bool> {
-    let authority = authority(&settings.endpoint)?;
     let Read {
         documents,
         findings,
@@ -46,25 +46,53 @@ pub(crate) async fn apply(settings: &Apply) -> anyhow::Result<bool> {
     if !findings.is_empty() {
         bail!("nothing was applied:\n{}", findings.join("\n"));
     }
-    for document in in_apply_order(documents) {
-        let tags = document
-            .tags
-            .iter()
-            .map(|tag| json!({"key": tag.key, "value": tag.value}));
-        let resource = Resource {
-            key: &document.key,
-            spec: document.spec.to_value(),
-            tags: tags.collect(),
-            mesh_owner: document.mesh_owner.as_deref(),
+    let documents: Vec<Value> = in_apply_order(documents)
+        .into_iter()
+        .map(|document| input(&document))
+        .collect();
+    let path = format!("/pillion/v1/apply?dryRun={}", settings.dry_run);
+    let answer = operate::ask(&settings.api, Method::POST, &path, Some(&json!(documents))).await?;
+    if operate::printed(&settings.api, &answer)? {
+        return Ok(true);
+    }
+    let mut out = std::io::stdout().lock();
+    for change in answer["changes"].as_array().into_iter().flatten() {
+        let word = operate::word(&change["action"]);
+        let would = if settings.dry_run && word != "unchanged" {
+            "would be "
+        } else {
+            ""
         };
-        let change = mesh_api::put(&authority, &resource).await?;
-        writeln!(std::io::stdout(), "{change} {}", document.key)?;
+        let arn = operate::word(&change["arn"]);
+        let resource = arn.splitn(6, ':').last().unwrap_or(arn);
+        writeln!(out, "{would}{word} {resource}")?;
+        if settings.dry_run && word == "updated" {
+            operate::write_diff(&mut out, &change["diff"])?;
+        }
     }
     Ok(true)
 }
 
+/// A document as the create-* input it was read from.
+fn input(document: &Document) -> Value {
+    let key = &document.key;
+    let mut input = json!({"spec": document.spec.to_value()});
+    input[Kind::Mesh.name_member()] = json!(key.mesh);
+    if let (Some(kind), Some(parent)) = (key.kind.parent(), &key.parent) {
+        input[kind.name_member()] = json!(parent);
+    }
+    input[key.kind.name_member()] = json!(key.name);
+    if !document.tags.is_empty() {
+        input["tags"] = json!(document.tags);
+    }
+    if let Some(owner) = &document.mesh_owner {
+        input["meshOwner"] = json!(owner);
+    }
+    input
+}
+
 /// `http://host:port`, with or without a slash; the port is 80 when absent.
-fn authority(endpoint: &str) -> anyhow::Result<String> {
+pub(crate) fn authority(endpoint: &str) -> anyhow::Result<String> {
     let uri: http::Uri = endpoint
         .parse()
         .with_context(|| format!("--endpoint {endpoint}"))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Creates or updates one resource through the App Mesh API. Used by `apply` and by the demo; signs nothing, so it
-//! serves control planes on loopback without credentials.
+//! Creates or updates one resource through the App Mesh API. Used by the demo, whose manifests come
+//! before anything else there.
 
 use std::fmt;
 
@@ -113,7 +113,7 @@ fn collection(key: &ResourceKey) -> String {
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986 section 2.3.
-fn encode(name: &str) -> String {
+pub(crate) fn encode(name: &str) -> String {
     name.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));

@@ -236,7 +236,9 @@ impl Publisher {
             }
             Ok(snapshot) => {
                 proxy.error = None;
-                let next = snapshot.with_secrets(self.secrets(model.resources(), key, proxy));
+                let next = snapshot
+                    .with_on_demand(translation.on_demand)
+                    .with_secrets(self.secrets(model.resources(), key, proxy));
                 if proxy
                     .sender
                     .borrow()

@@ -30,6 +30,8 @@ use references::References;
 pub struct Translation {
     /// Every resource the proxy may ask for, secrets excepted.
     pub resources: Vec<Resource>,
+    /// Listeners for clients without a proxy, which ask for them by name; a proxy never does.
+    pub on_demand: Vec<Resource>,
     /// Parts of the model that have no effect here, each for a person to read.
     pub findings: Vec<String>,
 }
@@ -179,6 +181,7 @@ fn finish(
         resources.push(Resource::Cluster(cluster));
     }
     Translation {
+        on_demand: listener::proxyless(&resources),
         resources,
         findings,
     }

@@ -38,6 +38,7 @@ use crate::xds::apply::Applier;
 use crate::xds::client;
 use crate::xds::client::ChannelError;
 use crate::xds::client::Control;
+use crate::xds::join::JoinToken;
 use crate::xds::sds;
 use crate::xds::status::Status;
 
@@ -291,6 +292,7 @@ fn start_control(
     channel: Channel,
     state: Option<StateDir>,
 ) {
+    let channel = JoinToken::before(channel, config.token_file.clone());
     let identity = identity::Keeper {
         node_id: config.node.id.clone(),
         channel: channel.clone(),

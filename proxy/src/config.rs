@@ -68,6 +68,9 @@ pub struct Args {
     /// Keeps the last good configuration here, and starts from it when the control plane is away
     #[arg(long, env = "PILLION_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The join token shown to the control plane, read again for each stream (`pillion token create` makes one)
+    #[arg(long, env = "PILLION_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Worker threads [default: ENVOY_CONCURRENCY, else one per core]
     #[arg(long, env = "PILLION_WORKERS", value_name = "N")]
     pub workers: Option<String>,
@@ -119,6 +122,8 @@ pub struct Config {
     pub collector: Option<String>,
     /// Last good configuration.
     pub state_dir: Option<PathBuf>,
+    /// Join token.
+    pub token_file: Option<PathBuf>,
     /// Worker threads.
     pub workers: usize,
     /// `server` header of answers.
@@ -284,6 +289,7 @@ impl Args {
             listen,
             collector,
             state_dir: self.state_dir.clone(),
+            token_file: self.token_file.clone(),
             workers,
             server_header: match self.server_header.as_deref() {
                 None => Some("envoy".to_owned()),
@@ -442,6 +448,7 @@ impl Config {
             "listen": listen,
             "collector": self.collector,
             "state_dir": self.state_dir,
+            "token_file": self.token_file,
             "workers": self.workers,
             "server_header": self.server_header,
             "sampling_rate": self.sampling,

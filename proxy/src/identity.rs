@@ -17,12 +17,12 @@ use rcgen::KeyPair;
 use rcgen::PKCS_ECDSA_P256_SHA256;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::state::StateDir;
 use crate::xds::client::Control;
+use crate::xds::join::Joined;
 
 /// The control plane's answer to a CSR.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ pub struct Keeper {
     /// The node id, as in the stream.
     pub node_id: String,
     /// To the control plane.
-    pub channel: Channel,
+    pub channel: Joined,
     /// Where pairs are published.
     pub control: Control,
     /// Where the pair stands between two lives of this process.

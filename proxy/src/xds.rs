@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod client;
+pub mod join;
 pub mod names;
 pub mod sds;
 pub mod status;

@@ -153,37 +153,94 @@ fn a_route_to_a_node_that_is_not_there_is_found() {
 }
 
 #[test]
-fn apply_creates_in_reference_order_and_updates_what_is_there() {
+fn apply_sends_everything_at_once_and_tells_what_became_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = file(&dir, "mesh.yaml", SOUND);
-    let api = MeshApi::start("/v20190125/meshes/shop/virtualNodes");
-    let output = pillion(&[
-        "apply",
-        "-f",
-        manifest.to_str().unwrap(),
-        "--endpoint",
-        &api.url(),
-    ]);
+    let api = MeshApi::start(
+        "200 OK",
+        r#"{"dryRun": true, "changes": [
+            {"action": "unchanged", "arn": "arn:aws:appmesh:r:1:mesh/shop", "version": 1, "diff": []},
+            {"action": "updated", "arn": "arn:aws:appmesh:r:1:mesh/shop/virtualNode/web", "version": 2,
+             "diff": [{"path": "spec.a", "before": 1, "after": 2}]}]}"#,
+    );
+    let path = manifest.to_str().unwrap();
+    let output = pillion(&["apply", "-f", path, "--dry-run", "--endpoint", &api.url()]);
     let (code, out, errors) = said(&output);
     assert_eq!(code, 0, "{errors}");
-    let expected = "created mesh/shop\nupdated mesh/shop/virtualNode/web\ncreated mesh/shop/virtualRouter/web\n\
-                    created mesh/shop/virtualRouter/web/route/all\n";
-    assert_eq!(out, expected);
-    let asked = [
-        "PUT /v20190125/meshes",
-        "PUT /v20190125/meshes/shop/virtualNodes",
-        "PUT /v20190125/meshes/shop/virtualNodes/web",
-        "PUT /v20190125/meshes/shop/virtualRouters",
-        "PUT /v20190125/meshes/shop/virtualRouter/web/routes",
-    ];
-    assert_eq!(api.asked(), asked);
+    assert_eq!(
+        out,
+        "unchanged mesh/shop\nwould be updated mesh/shop/virtualNode/web\n    spec.a: 1 -> 2\n"
+    );
+    let asked = api.asked();
+    assert_eq!(asked.len(), 1);
+    let sent = asked[0]
+        .strip_prefix("POST /pillion/v1/apply?dryRun=true ")
+        .unwrap();
+    let sent: Vec<serde_json::Value> = serde_json::from_str(sent).unwrap();
+    assert_eq!(
+        (
+            sent.len(),
+            &sent[3]["routeName"],
+            &sent[3]["virtualRouterName"]
+        ),
+        (4, &"all".into(), &"web".into())
+    );
+}
+
+#[test]
+fn a_refusal_is_told_in_the_words_of_the_control_plane() {
+    let api = MeshApi::start(
+        "403 Forbidden",
+        r#"{"message": "Missing Authentication Token"}"#,
+    );
+    let output = pillion(&["fleet", "--endpoint", &api.url()]);
+    let (code, _, errors) = said(&output);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("403") && errors.contains("Missing Authentication Token"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn keys_of_the_environment_sign_every_request() {
+    let api = MeshApi::start("200 OK", r#"{"token": "pillion-join.a.b"}"#);
+    let output = Command::new(env!("CARGO_BIN_EXE_pillion"))
+        .args([
+            "token",
+            "--endpoint",
+            &api.url(),
+            "create",
+            "arn:aws:appmesh:r:1:mesh/m/virtualNode/n",
+            "--days",
+            "2",
+        ])
+        .env("AWS_ACCESS_KEY_ID", "AKID")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .output()
+        .unwrap();
+    assert_eq!(said(&output).1, "pillion-join.a.b\n");
+    let asked = api.asked();
+    assert!(
+        asked[0].starts_with("POST /pillion/v1/tokens signed "),
+        "{asked:?}"
+    );
+    assert!(asked[0].contains("\"lifetimeSeconds\":172800"), "{asked:?}");
+}
+
+#[test]
+fn every_verb_shows_examples() {
+    for verb in ["apply", "explain", "history", "rollback", "fleet", "token"] {
+        let (code, out, _) = said(&pillion(&[verb, "--help"]));
+        assert!(code == 0 && out.contains("Example"), "{verb}: {out}");
+    }
 }
 
 #[test]
 fn apply_changes_nothing_when_a_manifest_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = file(&dir, "mesh.yaml", &SOUND.replace("port: 8080", "port: 0"));
-    let api = MeshApi::start("");
+    let api = MeshApi::start("200 OK", "{}");
     let output = pillion(&[
         "apply",
         "-f",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A mesh API that remembers what it was asked, says 200, and 409 to a create in one collection.
+//! A control plane that remembers what it was asked, head and body, and always says the same.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ pub(crate) struct MeshApi {
 }
 
 impl MeshApi {
-    pub(crate) fn start(taken: &'static str) -> Self {
+    pub(crate) fn start(status: &'static str, body: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -19,7 +19,7 @@ impl MeshApi {
         // Ends with the test process; nextest gives each test its own.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.unwrap(), taken, &shared);
+                answer(stream.unwrap(), (status, body), &shared);
             }
         });
         Self { address, asked }
@@ -34,11 +34,11 @@ impl MeshApi {
     }
 }
 
-fn answer(mut stream: TcpStream, taken: &str, asked: &Mutex<Vec<String>>) {
+fn answer(mut stream: TcpStream, (status, body): (&str, &str), asked: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
-    let request = line.trim().trim_end_matches(" HTTP/1.1").to_owned();
+    let mut request = line.trim().trim_end_matches(" HTTP/1.1").to_owned();
     let mut length = 0;
     loop {
         let mut header = String::new();
@@ -49,15 +49,16 @@ fn answer(mut stream: TcpStream, taken: &str, asked: &Mutex<Vec<String>>) {
         if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        if header.to_ascii_lowercase().starts_with("authorization:") {
+            request.push_str(" signed");
+        }
     }
-    reader.take(length).read_to_end(&mut Vec::new()).unwrap();
-    let status = if request.split(' ').nth(1) == Some(taken) {
-        "409 Conflict"
-    } else {
-        "200 OK"
-    };
-    asked.lock().unwrap().push(request);
-    let body = r#"{"message":"exists"}"#;
+    let mut sent = String::new();
+    reader.take(length).read_to_string(&mut sent).unwrap();
+    asked
+        .lock()
+        .unwrap()
+        .push(format!("{request} {sent}").trim().to_owned());
     write!(
         stream,
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

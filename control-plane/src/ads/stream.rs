@@ -224,6 +224,10 @@ impl Session {
             Some(index) if !self.leaving[index].versions().is_empty() => {
                 Cow::Owned(self.snapshot.table(kind).with(&self.leaving[index]))
             }
+            // A client that asks for no listener in particular is a proxy, and gets what a proxy binds.
+            Some(_) | None if kind == ResourceType::Listener && !self.stream.wants(kind, "") => {
+                Cow::Owned(self.snapshot.table(kind).with(self.snapshot.on_demand()))
+            }
             Some(_) | None => Cow::Borrowed(self.snapshot.table(kind)),
         };
         let offer = self.stream.next(kind, table.versions())?;

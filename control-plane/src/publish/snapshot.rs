@@ -63,6 +63,8 @@ pub struct Snapshot {
     /// The revision of the model it was made from.
     pub revision: u64,
     tables: BTreeMap<ResourceType, Table>,
+    /// Listeners that nobody gets who does not name them.
+    on_demand: Table,
 }
 
 /// Why a set of resources is not published: a proxy that took it would fail requests.
@@ -89,6 +91,7 @@ impl Snapshot {
         let mut snapshot = Snapshot {
             revision,
             tables: BTreeMap::new(),
+            on_demand: Table::default(),
         };
         for resource in resources {
             let table = snapshot.tables.entry(resource.kind()).or_default();
@@ -131,6 +134,20 @@ impl Snapshot {
         let mut next = self.clone();
         next.tables.insert(ResourceType::Secret, secrets);
         next
+    }
+
+    /// The same with these listeners for those who name them. They follow from the route tables, so they change nothing
+    /// about what is the same content.
+    pub fn with_on_demand(mut self, listeners: Vec<Resource>) -> Snapshot {
+        for listener in listeners {
+            self.on_demand.insert(listener);
+        }
+        self
+    }
+
+    /// See [`Snapshot::with_on_demand`].
+    pub fn on_demand(&self) -> &Table {
+        &self.on_demand
     }
 
     /// All of one type.

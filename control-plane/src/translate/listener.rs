@@ -30,6 +30,7 @@ use pillion_xds::listener::NetworkFilter;
 use pillion_xds::listener::RouteSource;
 use pillion_xds::listener::TcpProxy;
 use pillion_xds::listener::TransportProtocol;
+use pillion_xds::resource::Resource;
 use pillion_xds::route::WeightedCluster;
 
 use super::Caller;
@@ -254,6 +255,30 @@ pub fn hidden_tcp(callees: &[Callee<'_>]) -> Vec<String> {
         }
     }
     findings
+}
+
+/// One for each name that the explicit table knows: what `xds:///cart.local:9090` asks for.
+pub fn proxyless(resources: &[Resource]) -> Vec<Resource> {
+    let explicit = route::egress_name(route::EXPLICIT_PORT);
+    let hosts = resources
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::Route(table) if table.name == explicit => Some(&table.virtual_hosts),
+            _ => None,
+        })
+        .flatten();
+    let names = hosts
+        .filter(|host| !host.routes.is_empty())
+        .flat_map(|host| &host.domains)
+        .filter(|domain| !domain.contains('*'));
+    names
+        .filter_map(|name| match http("proxyless", &explicit, &[]) {
+            NetworkFilter::Http(manager) => {
+                Some(Resource::Listener(Listener::for_api(name, *manager)))
+            }
+            NetworkFilter::Tcp(_) => None,
+        })
+        .collect()
 }
 
 /// One listener of a gateway.

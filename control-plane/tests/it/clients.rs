@@ -41,3 +41,20 @@ fn boto3_and_the_aws_command_line_manage_every_kind() {
         "{out}"
     );
 }
+
+#[test]
+fn proxyless_grpc_is_routed_and_follows_a_change_of_weights() {
+    let control_plane = ControlPlane::start();
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients/proxyless.py");
+    let output = Command::new(venv().join("bin/python"))
+        .arg(script)
+        .args([control_plane.api.to_string(), control_plane.xds.to_string()])
+        .output()
+        .expect("python starts");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.trim_end().ends_with("v1 then v2"), "{out}");
+}

@@ -63,6 +63,7 @@ fn holds(case: &str) {
         Translation {
             resources,
             findings,
+            on_demand: _,
         },
     ) in translations(case)
     {

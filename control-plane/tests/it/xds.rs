@@ -549,3 +549,182 @@ fn an_identity_is_served_to_its_own_proxy_only() {
         );
     });
 }
+
+/// A stream opened with this in `authorization`, and what became of it.
+async fn joined(
+    control_plane: &ControlPlane,
+    headers: &http::HeaderMap,
+    id: &str,
+) -> Result<World, Status> {
+    let (out, requests) = mpsc::channel(16);
+    let mut request = tonic::Request::new(ReceiverStream::new(requests));
+    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers.clone());
+    let mut client = AggregatedDiscoveryServiceClient::new(channel(control_plane).await);
+    let responses = client
+        .stream_aggregated_resources(request)
+        .await?
+        .into_inner();
+    let mut world = World { out, responses };
+    world.ask(id, ResourceType::Cluster, &[]).await;
+    let next = tokio::time::timeout(PATIENCE, world.responses.message());
+    next.await.expect("an answer in time")?.expect("no end");
+    Ok(world)
+}
+
+fn bearer(token: &str) -> http::HeaderMap {
+    let value = format!("Bearer {token}").parse().expect("a header");
+    http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)])
+}
+
+/// A mesh of two nodes that asks who is there.
+fn guarded() -> crate::access::Closed {
+    let closed = crate::access::closed(&["--quota", "proxies=2"]);
+    let put = |path: &str, body: Value| {
+        closed
+            .send("ADMIN", "PUT", &format!("/v20190125{path}"), &body)
+            .ok()
+    };
+    put("/meshes", json!({"meshName": "m"}));
+    for node in ["web", "pay"] {
+        put(
+            "/meshes/m/virtualNodes",
+            json!({"virtualNodeName": node, "spec": {}}),
+        );
+    }
+    closed
+}
+
+fn token_for(closed: &crate::access::Closed, node: &str) -> Value {
+    let arn = format!("arn:aws:appmesh:us-east-1:000000000000:mesh/m/virtualNode/{node}");
+    let body = json!({"resourceArn": arn, "lifetimeSeconds": 600});
+    closed
+        .send("ADMIN", "POST", "/pillion/v1/tokens", &body)
+        .ok()
+}
+
+#[test]
+fn a_join_token_lets_in_proxies_of_its_node_until_it_is_revoked() {
+    let closed = guarded();
+    let token = token_for(&closed, "web");
+    let headers = bearer(token["token"].as_str().expect("a token"));
+    let stranger = sign(&closed.control_plane, WEB, &csr(&[])).expect_err("no proof");
+    assert_eq!(
+        (stranger.code(), stranger.message()),
+        (Code::Unauthenticated, "Missing Authentication Token")
+    );
+    block_on(async {
+        let refused = |status: Result<World, Status>| status.err().expect("refused").code();
+        let none = http::HeaderMap::new();
+        assert_eq!(
+            refused(joined(&closed.control_plane, &none, WEB).await),
+            Code::Unauthenticated
+        );
+        assert_eq!(
+            refused(joined(&closed.control_plane, &bearer("pillion-join.a.b"), WEB).await),
+            Code::Unauthenticated
+        );
+        let other = "mesh/m/virtualNode/pay";
+        assert_eq!(
+            refused(joined(&closed.control_plane, &headers, other).await),
+            Code::PermissionDenied
+        );
+        let mut web = joined(&closed.control_plane, &headers, WEB)
+            .await
+            .expect("its own node");
+        let _second = joined(&closed.control_plane, &headers, WEB)
+            .await
+            .expect("within the quota");
+        assert_eq!(
+            refused(joined(&closed.control_plane, &headers, WEB).await),
+            Code::ResourceExhausted
+        );
+        let path = format!(
+            "/pillion/v1/tokens/{}",
+            token["id"].as_str().expect("an id")
+        );
+        closed
+            .send("READER", "DELETE", &path, &Value::Null)
+            .refused(404, "NotFoundException");
+        closed.send("ADMIN", "DELETE", &path, &Value::Null).ok();
+        assert_eq!(web.refusal().await.code(), Code::Unauthenticated);
+    });
+    let listed = closed
+        .send("ADMIN", "GET", "/pillion/v1/tokens", &Value::Null)
+        .ok();
+    assert_eq!(listed, json!({"tokens": []}));
+}
+
+#[test]
+fn call_credentials_of_aws_and_a_certificate_of_ours_prove_a_node_as_well() {
+    let closed = guarded();
+    let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+    let signed = |id: &str| {
+        let uri = format!("http://{}{path}", closed.control_plane.xds);
+        let request = http::Request::post(uri).body(()).expect("a request");
+        let (mut head, ()) = request.into_parts();
+        crate::access::identity(id).sign(&mut head, b"", std::time::SystemTime::now());
+        head.headers
+    };
+    block_on(async {
+        joined(&closed.control_plane, &signed("READER"), WEB)
+            .await
+            .expect("a key of the account");
+        for stranger in ["OTHER", "PROD"] {
+            let refused = joined(&closed.control_plane, &signed(stranger), WEB).await;
+            assert_eq!(
+                refused.err().expect(stranger).code(),
+                Code::PermissionDenied
+            );
+        }
+        let unknown = joined(&closed.control_plane, &signed("NOBODY"), WEB).await;
+        assert_eq!(
+            unknown.err().expect("unknown").code(),
+            Code::Unauthenticated
+        );
+    });
+    let token = token_for(&closed, "web");
+    let (chain, key, bundle) = block_on(async {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let csr = rcgen::CertificateParams::default()
+            .serialize_request(&key)
+            .expect("a CSR");
+        let request = SignRequest {
+            node_id: WEB.to_owned(),
+            csr_pem: csr.pem().expect("PEM"),
+        };
+        let join = move |mut request: tonic::Request<()>| {
+            let value = format!("Bearer {}", token["token"].as_str().expect("a token"));
+            request
+                .metadata_mut()
+                .insert("authorization", value.parse().expect("ASCII"));
+            Ok(request)
+        };
+        let channel = channel(&closed.control_plane).await;
+        let channel = tonic::service::interceptor::InterceptedService::new(channel, join);
+        let signed = CertificateServiceClient::new(channel)
+            .sign(request)
+            .await
+            .expect("joined");
+        (
+            signed.chain_pem,
+            key.serialize_pem(),
+            signed.trust_bundle_pem,
+        )
+    });
+    block_on(async {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(bundle))
+            .identity(tonic::transport::Identity::from_pem(chain, key));
+        let endpoint = Channel::from_shared(format!("https://{}", closed.control_plane.xds));
+        let endpoint = endpoint.expect("a URI").tls_config(tls).expect("a root");
+        let channel = endpoint.connect().await.expect("the port takes it");
+        let mut web = World::over(channel.clone()).await;
+        web.ask(WEB, ResourceType::Cluster, &[]).await;
+        web.next().await;
+        let mut other = World::over(channel).await;
+        other
+            .ask("mesh/m/virtualNode/pay", ResourceType::Cluster, &[])
+            .await;
+        assert_eq!(other.refusal().await.code(), Code::PermissionDenied);
+    });
+}

@@ -198,6 +198,9 @@ pub struct TcpProxy {
     pub access_logs: Vec<AccessLog>,
 }
 
+/// The address of a listener without a socket.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
 /// How long a sniffing Envoy waits for first bytes before it goes on without them: protocols in which the server
 /// speaks first must not hang (App Mesh's did).
 const SNIFF_TIMEOUT: Duration = Duration::from_secs(5);
@@ -205,6 +208,15 @@ const SNIFF_TIMEOUT: Duration = Duration::from_secs(5);
 impl Listener {
     /// As Envoy reads it. Inspectors are added where a filter chain match needs what they find.
     pub fn encode(&self) -> proto::Listener {
+        if let Some(manager) = self.api() {
+            return proto::Listener {
+                name: self.name.clone(),
+                api_listener: Some(proto::ApiListener {
+                    api_listener: Some(field::pack(&manager.encode())),
+                }),
+                ..Default::default()
+            };
+        }
         let sniffs = self.matches().any(FilterChainMatch::sniffs);
         proto::Listener {
             name: self.name.clone(),
@@ -216,6 +228,36 @@ impl Listener {
             listener_filters_timeout: sniffs.then(|| field::encode_duration(SNIFF_TIMEOUT)),
             continue_on_listener_filters_timeout: sniffs,
             ..Default::default()
+        }
+    }
+
+    /// For clients that are their own proxy (gRPC's `xds:///name`): asked for by name, bound by nobody. Sent only, since
+    /// our proxy is no such client.
+    pub fn for_api(name: &str, manager: HttpConnectionManager) -> Listener {
+        Listener {
+            name: name.to_owned(),
+            address: NOWHERE,
+            direction: Direction::Unspecified,
+            original_destination: false,
+            filter_chains: Vec::new(),
+            default_filter_chain: Some(FilterChain {
+                name: String::new(),
+                matching: FilterChainMatch::default(),
+                tls: None,
+                filter: NetworkFilter::Http(Box::new(manager)),
+            }),
+        }
+    }
+
+    fn api(&self) -> Option<&HttpConnectionManager> {
+        match &self.default_filter_chain {
+            Some(chain) if self.address == NOWHERE && self.filter_chains.is_empty() => {
+                match &chain.filter {
+                    NetworkFilter::Http(manager) => Some(manager),
+                    NetworkFilter::Tcp(_) => None,
+                }
+            }
+            Some(_) | None => None,
         }
     }
 

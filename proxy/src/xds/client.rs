@@ -28,6 +28,7 @@ use tonic::transport::Channel;
 use tonic::transport::Endpoint;
 
 use super::apply::Applier;
+use super::join::Joined;
 use super::status::Outcome;
 use super::status::Status;
 use crate::config::Config;
@@ -122,7 +123,7 @@ pub fn channel(endpoint: &XdsEndpoint) -> Result<Channel, ChannelError> {
 }
 
 /// Keeps the stream until the token fires. Ends early never.
-pub async fn keep(config: &Config, channel: Channel, control: Control, stop: CancellationToken) {
+pub async fn keep(config: &Config, channel: Joined, control: Control, stop: CancellationToken) {
     let mut client = Client {
         node: node(config),
         ads: AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE),
@@ -159,7 +160,7 @@ pub fn node(config: &Config) -> ProtoNode {
 
 struct Client {
     node: ProtoNode,
-    ads: AggregatedDiscoveryServiceClient<Channel>,
+    ads: AggregatedDiscoveryServiceClient<Joined>,
     subscriptions: Subscriptions,
     state: Option<StateDir>,
     control: Control,
