@@ -36,6 +36,9 @@ Examples:
     pillion-loadtest run --http2 --arrivals uniform --method POST \\
         --header 'content-type: application/json' --body @order.json http://127.0.0.1:8080/orders
 
+  As many gRPC calls as 4 connections of 8 streams carry, with an empty message:
+    pillion-loadtest run --grpc --closed --connections 4 --streams 8 http://127.0.0.1:8080/shop.Catalog/List
+
   One JSON object per second for another program, then a final one:
     pillion-loadtest run --output json --interval 1s http://127.0.0.1:8080/
 
@@ -51,6 +54,9 @@ pub(crate) struct Run {
     /// Requests per second
     #[arg(long, default_value_t = 100.0)]
     rate: f64,
+    /// Send the next request as soon as one is answered, on every connection (and stream), instead of at a rate
+    #[arg(long, conflicts_with = "rate")]
+    closed: bool,
     /// How requests are spaced: as independent users would (poisson), or evenly
     #[arg(long, value_enum, default_value_t = Arrivals::Poisson)]
     arrivals: Arrivals,
@@ -69,6 +75,9 @@ pub(crate) struct Run {
     /// Speak HTTP/2 with prior knowledge
     #[arg(long)]
     http2: bool,
+    /// Call a gRPC method: POST over HTTP/2, --body (or @file) is the message without its frame, grpc-status counts
+    #[arg(long)]
+    grpc: bool,
     /// The most requests in flight on one HTTP/2 connection
     #[arg(long, default_value_t = 100)]
     streams: usize,
@@ -158,6 +167,8 @@ pub(crate) struct Plan {
     pub(crate) template: Template,
     pub(crate) protocol: Protocol,
     pub(crate) rate: f64,
+    /// No timetable: `rate` says nothing.
+    pub(crate) closed: bool,
     pub(crate) arrivals: Arrivals,
     pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
@@ -190,25 +201,26 @@ impl Run {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let protocol = if self.http2 {
+        let protocol = if self.http2 || self.grpc {
             Protocol::Http2 {
                 streams: self.streams,
             }
         } else {
             Protocol::Http1
         };
-        let template = shape(
-            &target,
-            protocol,
-            self.proxy.is_some(),
-            (method, headers, body),
-        )
-        .map_err(|problem| vec![problem])?;
+        let asked = if self.grpc {
+            call(headers, &body)
+        } else {
+            (method, headers, body)
+        };
+        let template = shape(&target, protocol, self.proxy.is_some(), asked)
+            .map_err(|problem| vec![problem])?;
         Ok(Plan {
             target,
             template,
             protocol,
             rate: self.rate,
+            closed: self.closed,
             arrivals: self.arrivals,
             warmup: self.warmup,
             duration: self.duration,
@@ -325,6 +337,21 @@ impl Run {
             trust,
         })
     }
+}
+
+/// A gRPC call: the message behind a byte that says it is not compressed and four with its length.
+fn call(mut headers: HeaderMap, message: &Bytes) -> (Method, HeaderMap, Bytes) {
+    let grpc = HeaderValue::from_static("application/grpc");
+    headers.entry(http::header::CONTENT_TYPE).or_insert(grpc);
+    headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    let length = u32::try_from(message.len())
+        .unwrap_or(u32::MAX)
+        .to_be_bytes();
+    (
+        Method::POST,
+        headers,
+        [&[0], &length[..], message].concat().into(),
+    )
 }
 
 fn check_url(

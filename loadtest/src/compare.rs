@@ -42,6 +42,10 @@ Examples:
   Two builds of our proxy in the same rounds:
     pillion-loadtest compare --workload h1-16 --also before=/tmp/old/pillion-proxy
 
+  Whether a change costs instructions (valgrind and strace must be there):
+    pillion-loadtest compare --workload h1-16,grpc,mesh-h1 --peers pillion --rounds 1 --instructions \\
+        --guard loadtest/counts.json
+
   A document from results that were saved:
     pillion-loadtest compare --from bench.json --markdown docs/benchmarks.md
 
@@ -88,6 +92,9 @@ pub(crate) struct Compare {
     /// Measure nothing: take the results of earlier runs (repeatable)
     #[arg(long, value_name = "JSON")]
     from: Vec<PathBuf>,
+    /// Fail if our instructions or system calls per request have grown by more than 3 % since this result
+    #[arg(long, value_name = "JSON")]
+    guard: Option<PathBuf>,
     /// Where our programs are, if not beside this one
     #[arg(long, value_name = "FOLDER")]
     bin_dir: Option<PathBuf>,
@@ -197,7 +204,18 @@ impl Compare {
         match self.output {
             Output::Json => crate::say(&(serde_json::to_string_pretty(&report)? + "\n")),
             Output::Text => crate::say(&table::text(&report)),
-        }
+        }?;
+        let Some(path) = &self.guard else {
+            return Ok(());
+        };
+        let grown = report.regressions(&read(std::slice::from_ref(path))?);
+        anyhow::ensure!(
+            grown.is_empty(),
+            "--guard {}: grown by more than 3 %:\n{}",
+            path.display(),
+            grown.join("\n")
+        );
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderMap, Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -64,6 +64,8 @@ pub(crate) enum ExchangeError {
     Unsent,
     #[error("request")]
     Request(#[source] hyper::Error),
+    #[error("answered with grpc-status {0}")]
+    Grpc(String),
     #[error("read the answer's body")]
     Body(#[source] hyper::Error),
 }
@@ -222,9 +224,24 @@ fn fill(template: &Template, version: Version) -> Request<Full<Bytes>> {
 async fn read_whole(answer: Response<Incoming>) -> Result<(u16, u64), ExchangeError> {
     let (head, mut body) = answer.into_parts();
     let mut bytes = 0;
+    check_grpc(&head.headers)?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(ExchangeError::Body)?;
+        if let Some(trailers) = frame.trailers_ref() {
+            check_grpc(trailers)?;
+        }
         bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
     }
     Ok((head.status.as_u16(), bytes))
+}
+
+/// gRPC says in a header or trailer of a 200 that a call failed.
+fn check_grpc(headers: &HeaderMap) -> Result<(), ExchangeError> {
+    match headers.get("grpc-status") {
+        Some(status) if status != "0" => {
+            let text = String::from_utf8_lossy(status.as_bytes()).into_owned();
+            Err(ExchangeError::Grpc(text))
+        }
+        _ => Ok(()),
+    }
 }

@@ -57,7 +57,8 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Summary> {
         Err(error) => return Ok(unreachable(error)),
     };
     let length = plan.warmup + plan.duration;
-    let schedule = Schedule::new(plan.arrivals, plan.rate, length, plan.limit);
+    let timetable = if plan.closed { Duration::ZERO } else { length };
+    let schedule = Schedule::new(plan.arrivals, plan.rate, timetable, plan.limit);
     let run = Arc::new(Run {
         plan: plan.clone(),
         dialer,
@@ -106,7 +107,13 @@ async fn conduct(run: &Run, pacer: &mut Pacer, workers: &mut JoinSet<()>) {
     // One more permit for each worker: it finds the timetable empty and ends, after the backlog.
     run.due.add_permits(workers.len());
     let drain = async { while workers.join_next().await.is_some() {} };
-    drop(tokio::time::timeout(run.plan.timeout, drain).await);
+    let most = run.plan.timeout
+        + if run.plan.closed {
+            run.length()
+        } else {
+            Duration::ZERO
+        };
+    drop(tokio::time::timeout(most, drain).await);
 }
 
 pub(crate) async fn stopped() {
@@ -165,25 +172,9 @@ fn unreachable(error: ConnectError) -> Summary {
 async fn work(run: Arc<Run>, slot: Slot) {
     let mut patience = Patience::new();
     loop {
-        let cause = match run.due.try_acquire() {
-            // Somebody was due already: every connection was taken until now.
-            Ok(permit) => {
-                permit.forget();
-                Delay::ConnectionsBusy
-            }
-            Err(TryAcquireError::Closed) => return,
-            Err(TryAcquireError::NoPermits) => match run.due.acquire().await {
-                Ok(permit) => {
-                    permit.forget();
-                    Delay::Generator
-                }
-                Err(_closed) => return,
-            },
-        };
-        let Some(at) = lock(&run.schedule).next() else {
+        let Some((at, cause)) = run.next().await else {
             return;
         };
-        run.issued.fetch_add(1, Ordering::Relaxed);
         let sent = run.start.elapsed();
         run.last_sent_us.fetch_max(micros(sent), Ordering::Relaxed);
         let ended = patience.within(run.plan.timeout, send(&run, &slot)).await;
@@ -245,6 +236,38 @@ async fn send(run: &Run, slot: &Slot) -> Outcome {
 }
 
 impl Run {
+    /// When the next request is due, and what made it late if it is; `None` when there is no next one.
+    async fn next(&self) -> Option<(Duration, Delay)> {
+        if self.plan.closed {
+            let at = self.start.elapsed();
+            let within = at < self.length() && !self.due.is_closed();
+            let counted = || self.issued.fetch_add(1, Ordering::Relaxed) < self.plan.limit;
+            if within && counted() {
+                return Some((at, Delay::Generator));
+            }
+            return None;
+        }
+        let cause = match self.due.try_acquire() {
+            // Somebody was due already: every connection was taken until now.
+            Ok(permit) => {
+                permit.forget();
+                Delay::ConnectionsBusy
+            }
+            Err(TryAcquireError::Closed) => return None,
+            Err(TryAcquireError::NoPermits) => {
+                self.due.acquire().await.ok()?.forget();
+                Delay::Generator
+            }
+        };
+        let at = lock(&self.schedule).next()?;
+        self.issued.fetch_add(1, Ordering::Relaxed);
+        Some((at, cause))
+    }
+
+    fn length(&self) -> Duration {
+        self.plan.warmup + self.plan.duration
+    }
+
     fn take_tally(&self) -> Tally {
         std::mem::replace(&mut *lock(&self.tally), Tally::new())
     }
@@ -254,12 +277,13 @@ impl Run {
     }
 
     fn summarize(&self, mut totals: Tally, at_stop: Duration, interrupted: bool) -> Summary {
-        let issued = self.issued.load(Ordering::Relaxed);
+        // A closed loop counts the one that its limit refuses as well.
+        let issued = self.issued.load(Ordering::Relaxed).min(self.plan.limit);
         for _ in self.finished.load(Ordering::Relaxed)..issued {
             totals.record(Outcome::Unfinished, Duration::ZERO);
         }
         let last_sent = Duration::from_micros(self.last_sent_us.load(Ordering::Relaxed));
-        let until = if interrupted {
+        let until = if interrupted || (self.plan.closed && issued >= self.plan.limit) {
             at_stop
         } else if issued >= self.plan.limit {
             last_sent + Duration::from_secs_f64(1.0 / self.plan.rate)

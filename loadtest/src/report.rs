@@ -150,7 +150,7 @@ impl Observer {
         bar.set_style(style);
         Self {
             totals: Tally::new(),
-            rate: plan.rate,
+            rate: asked(plan),
             output: plan.output,
             interval: plan.interval,
             bar,
@@ -216,18 +216,23 @@ pub(crate) fn emit_final(plan: &Plan, summary: &Summary) -> io::Result<()> {
                 unsent: Some(summary.unsent),
                 interrupted: Some(summary.interrupted),
                 last_error: summary.last_error.as_deref(),
-                ..Line::new("final", at, plan.rate, summary.window, &summary.totals)
+                ..Line::new("final", at, asked(plan), summary.window, &summary.totals)
             })
         }
         Output::Text => io::stdout().write_all(describe(plan, summary).as_bytes()),
     }
 }
 
+/// Nothing is asked of a closed loop.
+fn asked(plan: &Plan) -> f64 {
+    if plan.closed { 0.0 } else { plan.rate }
+}
+
 fn describe(plan: &Plan, summary: &Summary) -> String {
     let tally = &summary.totals;
     let mut text = format!(
         "{}{} {}\n\
-         requests  {} in {:.1} s, {:.1} per second ({} asked)\n\
+         requests  {} in {:.1} s, {:.1} per second ({})\n\
          failures  {}{}\n\
          latency   p50 {:.2} ms  p90 {:.2} ms  p99 {:.2} ms  p99.9 {:.2} ms  max {:.2} ms\n\
          received  {} bytes\n",
@@ -241,7 +246,11 @@ fn describe(plan: &Plan, summary: &Summary) -> String {
         tally.requests,
         summary.window.as_secs_f64(),
         per_second(tally.requests, summary.window),
-        plan.rate,
+        if plan.closed {
+            "closed loop".to_owned()
+        } else {
+            format!("{} asked", plan.rate)
+        },
         tally.failures(),
         kinds(tally),
         tally.quantile_ms(0.5),

@@ -20,7 +20,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -30,6 +30,8 @@ use super::workload::{Act, Front, Way, Workload};
 use crate::args::{Arrivals, Protocol, Trust};
 use crate::schedule::Schedule;
 use crate::tls;
+
+const OPENING: usize = 64;
 
 /// What came of a load so far.
 pub(crate) struct Meter {
@@ -160,6 +162,8 @@ pub(crate) struct Work {
     pub(crate) pace: Pace,
     pub(crate) meter: Rc<Meter>,
     pub(crate) open: Rc<Cell<usize>>,
+    /// Connections that may be opened at once: ten thousand callers do not come in one moment.
+    opening: Rc<Semaphore>,
     tls: Option<TlsConnector>,
 }
 
@@ -201,6 +205,7 @@ impl Load {
             pace,
             meter: Rc::clone(&meter),
             open: Rc::clone(&open),
+            opening: Rc::new(Semaphore::new(OPENING)),
             tls: tls.map(TlsConnector::from),
         };
         let workers_wanted = if workload.act == Act::Churn {
@@ -256,9 +261,13 @@ fn request(workload: &Workload) -> Vec<u8> {
 }
 
 async fn kept(work: &Work) -> anyhow::Result<()> {
+    let mut opening = match work.workload.act {
+        Act::Idle => Some(work.opening.acquire().await?),
+        Act::Load | Act::Churn | Act::Swap => None,
+    };
     let mut stream = dial(work.target).await?;
     let request = request(&work.workload);
-    let mut read = BytesMut::with_capacity(64 * 1024);
+    let mut read = BytesMut::with_capacity(16 * 1024);
     let mut first = true;
     loop {
         let due = work.pace.next().await;
@@ -267,6 +276,7 @@ async fn kept(work: &Work) -> anyhow::Result<()> {
         work.meter.answered(due);
         if std::mem::take(&mut first) {
             work.open.set(work.open.get() + 1);
+            drop(opening.take());
         }
         if work.workload.act == Act::Idle {
             // Whoever holds the load lets go of all of them at once.

@@ -307,6 +307,40 @@ impl Report {
     }
 }
 
+/// Counts repeat to about 2 % on any machine with the same libraries; times do not.
+const TOLERATED: f64 = 1.03;
+
+impl Report {
+    /// Counts of ours that have grown since `before`, each as a line.
+    pub(crate) fn regressions(&self, before: &Report) -> Vec<String> {
+        let mut lines = Vec::new();
+        for measured in &self.workloads {
+            let Some(then) = before.workload(&measured.name) else {
+                continue;
+            };
+            for metric in [Metric::SystemCalls, Metric::Instructions] {
+                let median =
+                    |of: &Measured| spread(of.samples("pillion", metric)).map(|found| found.median);
+                let (Some(was), Some(is)) = (median(then), median(measured)) else {
+                    continue;
+                };
+                if is > was * TOLERATED {
+                    let (title, was, now) = (
+                        metric.title(&measured.unit),
+                        metric.digits(was),
+                        metric.digits(is),
+                    );
+                    lines.push(format!(
+                        "{}: {title}: {was} before, {now} now",
+                        measured.name
+                    ));
+                }
+            }
+        }
+        lines
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,6 +375,37 @@ mod tests {
                 least: 0.4,
                 most: 0.5
             })
+        );
+    }
+
+    fn counted(instructions: f64) -> Report {
+        let mut one = measured(&[], &[]);
+        one.peers[0]
+            .samples
+            .insert(Metric::Instructions, vec![instructions]);
+        Report {
+            machine: Machine {
+                processor: String::new(),
+                cores: 2,
+                memory_gib: 1.0,
+                kernel: String::new(),
+                date: String::new(),
+            },
+            command: String::new(),
+            rounds: 1,
+            seconds: 1.0,
+            versions: BTreeMap::new(),
+            missing: Vec::new(),
+            workloads: vec![one],
+        }
+    }
+
+    #[test]
+    fn three_percent_more_instructions_are_tolerated_and_four_are_not() {
+        assert!(counted(103.0).regressions(&counted(100.0)).is_empty());
+        assert_eq!(
+            counted(104.0).regressions(&counted(100.0)),
+            ["h1-16: user instructions per request: 100 before, 104 now"]
         );
     }
 

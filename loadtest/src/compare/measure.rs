@@ -18,6 +18,8 @@ use super::workload::Workload;
 /// Figures of one measurement, by what they are.
 pub(crate) type Figures = BTreeMap<Metric, f64>;
 
+/// After the last connection was opened: time enough to give back what only busy ones need.
+const SETTLED: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_millis(300);
 
 impl Running {
@@ -156,7 +158,7 @@ pub(crate) async fn idle(
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(SETTLED).await;
     let grown = running.resident_kib().saturating_sub(rest);
     Ok(BTreeMap::from([
         (Metric::IdleCpu, idle_cpu),

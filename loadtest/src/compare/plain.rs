@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::mesh::Place;
 use super::peers::Stage;
@@ -24,10 +24,15 @@ const NAME: &str = "proxy.bench.local";
 impl Identity {
     pub(crate) fn make(folder: &Path) -> anyhow::Result<Identity> {
         let mut root = CertificateParams::new([])?;
+        // OpenSSL takes a certificate whose issuer has its own name for self-signed.
+        root.distinguished_name
+            .push(DnType::CommonName, "bench authority");
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new([NAME.to_owned()])?.signed_by(&key, &root)?;
+        let mut leaf = CertificateParams::new([NAME.to_owned()])?;
+        leaf.distinguished_name.push(DnType::CommonName, NAME);
+        let leaf = leaf.signed_by(&key, &root)?;
         let write = |name: &str, text: String| -> anyhow::Result<String> {
             let path = folder.join(name);
             std::fs::write(&path, text)?;
@@ -231,7 +236,7 @@ pub(crate) fn haproxy(
         ""
     };
     let text = format!(
-        "global\n  nbthread 1\n  maxconn {connections}\n\
+        "global\n  nbthread 1\n  no strict-limits\n  maxconn {connections}\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 3600s\n  timeout server 3600s\n  http-reuse always\n{log}\
          frontend front\n  {bind}\n{rules}backend app\n  {server}\n",
         connections = connections(place.workload).min(10_500),

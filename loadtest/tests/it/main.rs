@@ -360,3 +360,21 @@ async fn a_comparison_of_unknown_things_names_all_of_them() {
         assert!(errors.contains(named), "{named} in {errors}");
     }
 }
+
+#[tokio::test]
+async fn a_closed_loop_asks_again_as_soon_as_it_is_answered_and_stops_at_its_limit() {
+    let target = Target::start().await;
+    let url = target.url("/");
+    let arguments = [
+        &url,
+        "--closed",
+        "--connections=2",
+        "--requests=500",
+        "--duration=10s",
+    ];
+    let (code, lines, errors) = report(&arguments).await;
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(lines[0]["requests"], 500);
+    assert_eq!(target.requests(), 500);
+    assert!(lines[0]["at_s"].as_f64().unwrap() < 10.0, "{}", lines[0]);
+}
