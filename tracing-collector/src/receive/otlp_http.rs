@@ -249,4 +249,29 @@ mod tests {
         let request = decode(Form::Json, &bytes).expect("readable");
         assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "op");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_is_a_panic(
+            changes in proptest::collection::vec((0..400usize, proptest::prelude::any::<u8>()), 0..6),
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let good = json!({"resourceSpans": [{"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "a"}}]},
+                "scopeSpans": [{"spans": [{"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174",
+                    "name": "op", "kind": 3, "startTimeUnixNano": "1", "endTimeUnixNano": "2", "status": {"code": 2},
+                    "attributes": [{"key": "http.response.status_code", "value": {"intValue": "503"}}]}]}]}]});
+            let mut bytes = good.to_string().into_bytes();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            for (form, bytes) in [(Form::Json, bytes), (Form::Json, noise.clone()), (Form::Protobuf, noise)] {
+                if let Ok(request) = decode(form, &Bytes::from(bytes)) {
+                    let spans: usize = request.resource_spans.iter().flat_map(|one| &one.scope_spans).map(|one| one.spans.len()).sum();
+                    let converted = crate::convert::otlp::convert(request.resource_spans);
+                    proptest::prop_assert_eq!(converted.spans.len() + converted.refused, spans);
+                }
+            }
+        }
+    }
 }

@@ -234,4 +234,20 @@ mod tests {
         assert_eq!(drops_in(table, "222"), Some(9));
         assert_eq!(drops_in(table, "333"), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_datagram_is_a_panic(
+            header in "\\{\"format\":\"[a-zJ]{0,5}\",\"version\":[0-9]{1,2}\\}",
+            noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100),
+        ) {
+            let mut datagram = header.into_bytes();
+            datagram.extend(&noise);
+            for bytes in [datagram, noise] {
+                if let Ok(found) = document(&bytes) {
+                    proptest::prop_assert!(!found.is_empty());
+                }
+            }
+        }
+    }
 }
