@@ -4,11 +4,13 @@
 //! by `snapshot`, lines written by `layer::access_log` and `tcp`.
 
 pub mod format;
+mod operator;
 pub mod time;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +87,7 @@ async fn write(mut chunks: mpsc::Receiver<Chunk>, stop: CancellationToken, metri
 }
 
 enum Output {
-    File(tokio::fs::File),
+    File(tokio::fs::File, Identity),
     Stdout,
     Stderr,
 }
@@ -95,11 +97,17 @@ async fn write_chunk(
     path: &Arc<str>,
     bytes: Vec<u8>,
 ) -> io::Result<()> {
-    if !files.contains_key(path) {
+    // Who rotates a log moves it away: the next lines belong into a new file of its name.
+    let moved = match files.get(path) {
+        Some(Output::File(_, opened)) => identity(path).await != Some(*opened),
+        Some(Output::Stdout | Output::Stderr) => false,
+        None => true,
+    };
+    if moved {
         files.insert(Arc::clone(path), open(path).await?);
     }
     match files.get_mut(path) {
-        Some(Output::File(file)) => {
+        Some(Output::File(file, _)) => {
             file.write_all(&bytes).await?;
             file.flush().await
         }
@@ -125,13 +133,24 @@ async fn open(path: &str) -> io::Result<Output> {
     match path {
         "/dev/stdout" => Ok(Output::Stdout),
         "/dev/stderr" => Ok(Output::Stderr),
-        _ => tokio::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .await
-            .map(Output::File),
+        _ => {
+            let file = tokio::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .await?;
+            let meta = file.metadata().await?;
+            Ok(Output::File(file, (meta.dev(), meta.ino())))
+        }
     }
+}
+
+/// Which file a name leads to.
+type Identity = (u64, u64);
+
+async fn identity(path: &str) -> Option<Identity> {
+    let meta = tokio::fs::metadata(path).await.ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// One worker's lines that have not left yet.

@@ -2,6 +2,7 @@
 //! `pillion-proxy`: arguments, runtime, exit code. Exit codes: 0 drained, 1 failed, 2 bad usage or configuration.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -18,6 +19,9 @@ use pillion_runtime::telemetry;
 const BAD_CONFIGURATION: u8 = 2;
 /// Threads for xDS, admin, export and logs; requests never run here.
 const CONTROL_THREADS: usize = 2;
+
+/// What still blocks when all tasks have ended may take this long.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -54,11 +58,14 @@ fn run(config: Config, level: telemetry::LogLevel) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the control runtime")?;
-    runtime.block_on(async {
+    let ran = runtime.block_on(async {
         let app = App::start(config, level)?;
         app.run().await;
         Ok(())
-    })
+    });
+    // A write that hangs (a log whose reader has stopped) must not keep the process.
+    runtime.shutdown_timeout(LAST_WRITES);
+    ran
 }
 
 #[allow(

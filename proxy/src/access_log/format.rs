@@ -12,7 +12,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use pillion_xds::listener as xds;
 
-use super::time;
+use super::operator::Operator;
 use crate::error::Flags;
 
 const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
@@ -44,45 +44,6 @@ enum Piece {
         operator: Operator,
         limit: Option<usize>,
     },
-}
-
-#[derive(Debug)]
-enum Operator {
-    StartTime(String),
-    Request(Vec<Field>),
-    Response(Vec<Field>),
-    Protocol,
-    ResponseCode,
-    Details,
-    Flags,
-    BytesReceived,
-    BytesSent,
-    Duration,
-    RequestDuration,
-    ResponseDuration,
-    UpstreamHost,
-    UpstreamCluster,
-    TransportFailure,
-    Attempts,
-    RemoteAddress { port: bool },
-    LocalAddress { port: bool },
-    LocalPort,
-    ServerName,
-    PeerUri,
-    RouteName,
-    ConnectionId,
-    TraceId,
-    GrpcStatus,
-    Hostname,
-}
-
-#[derive(Debug)]
-enum Field {
-    Method,
-    Path,
-    Authority,
-    Scheme,
-    Kept(usize),
 }
 
 /// What one line is written from.
@@ -203,9 +164,9 @@ fn write_json(text: &mut String, key: &str, pieces: &[Piece], line: &Line<'_>) {
 }
 
 #[derive(Default)]
-struct Names {
-    request: Vec<HeaderName>,
-    response: Vec<HeaderName>,
+pub(super) struct Names {
+    pub(super) request: Vec<HeaderName>,
+    pub(super) response: Vec<HeaderName>,
 }
 
 impl Names {
@@ -260,79 +221,6 @@ impl Names {
             after,
         ))
     }
-
-    fn named(&mut self, name: &str, argument: Option<&str>) -> Result<Operator, String> {
-        Ok(match name {
-            "START_TIME" => Operator::StartTime(argument.unwrap_or(time::DEFAULT).to_owned()),
-            "REQ" => Operator::Request(fields(argument, name, &mut self.request)?),
-            "RESP" => Operator::Response(fields(argument, name, &mut self.response)?),
-            "PROTOCOL" => Operator::Protocol,
-            "RESPONSE_CODE" => Operator::ResponseCode,
-            "RESPONSE_CODE_DETAILS" => Operator::Details,
-            "RESPONSE_FLAGS" => Operator::Flags,
-            "BYTES_RECEIVED" => Operator::BytesReceived,
-            "BYTES_SENT" => Operator::BytesSent,
-            "DURATION" => Operator::Duration,
-            "REQUEST_DURATION" => Operator::RequestDuration,
-            "RESPONSE_DURATION" => Operator::ResponseDuration,
-            "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS" => Operator::UpstreamHost,
-            "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
-            "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::TransportFailure,
-            "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::Attempts,
-            "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
-                Operator::RemoteAddress { port: true }
-            }
-            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"
-            | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
-                Operator::RemoteAddress { port: false }
-            }
-            "DOWNSTREAM_LOCAL_ADDRESS" => Operator::LocalAddress { port: true },
-            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::LocalAddress { port: false },
-            "DOWNSTREAM_LOCAL_PORT" => Operator::LocalPort,
-            "REQUESTED_SERVER_NAME" => Operator::ServerName,
-            "DOWNSTREAM_PEER_URI_SAN" => Operator::PeerUri,
-            "ROUTE_NAME" => Operator::RouteName,
-            "CONNECTION_ID" => Operator::ConnectionId,
-            "TRACE_ID" => Operator::TraceId,
-            "GRPC_STATUS" | "GRPC_STATUS_NUMBER" => Operator::GrpcStatus,
-            "HOSTNAME" => Operator::Hostname,
-            other => {
-                return Err(format!(
-                    "operator %{other}% is not supported; leave it out of the format"
-                ));
-            }
-        })
-    }
-}
-
-/// `A?B`: the first that is present.
-fn fields(
-    argument: Option<&str>,
-    operator: &str,
-    names: &mut Vec<HeaderName>,
-) -> Result<Vec<Field>, String> {
-    let argument =
-        argument.ok_or_else(|| format!("%{operator}% needs a header name in parentheses"))?;
-    let one = |name: &str| match name.to_ascii_lowercase().as_str() {
-        ":method" => Ok(Field::Method),
-        ":path" => Ok(Field::Path),
-        ":authority" | "host" => Ok(Field::Authority),
-        ":scheme" => Ok(Field::Scheme),
-        other => {
-            let name: HeaderName = other
-                .parse()
-                .map_err(|_| format!("%{operator}({name})%: not a header name"))?;
-            let at = names
-                .iter()
-                .position(|known| *known == name)
-                .unwrap_or_else(|| {
-                    names.push(name);
-                    names.len() - 1
-                });
-            Ok(Field::Kept(at))
-        }
-    };
-    argument.split('?').map(one).collect()
 }
 
 impl Piece {
@@ -351,104 +239,6 @@ impl Piece {
                 operator.write(line, &mut value);
                 out.extend(value.chars().take(*limit));
             }
-        }
-    }
-}
-
-impl Operator {
-    fn is_number(&self) -> bool {
-        matches!(
-            self,
-            Operator::ResponseCode
-                | Operator::BytesReceived
-                | Operator::BytesSent
-                | Operator::Duration
-                | Operator::RequestDuration
-                | Operator::ResponseDuration
-                | Operator::Attempts
-                | Operator::LocalPort
-                | Operator::ConnectionId
-        )
-    }
-
-    fn write(&self, line: &Line<'_>, out: &mut String) {
-        let ms = |took: Duration| took.as_millis();
-        match self {
-            Operator::StartTime(pattern) => time::format(pattern, line.start, out),
-            Operator::Request(fields) => header(fields, line, line.request, out),
-            Operator::Response(fields) => header(fields, line, line.response, out),
-            Operator::Protocol => optional(line.protocol, out),
-            Operator::ResponseCode => show(line.status, out),
-            Operator::Details => optional(
-                Some(line.details).filter(|details| !details.is_empty()),
-                out,
-            ),
-            Operator::Flags => out.push_str(&line.flags.text()),
-            Operator::BytesReceived => show(line.bytes_received, out),
-            Operator::BytesSent => show(line.bytes_sent, out),
-            Operator::Duration => show(ms(line.duration), out),
-            Operator::RequestDuration => optional(line.request_duration.map(ms), out),
-            Operator::ResponseDuration => optional(line.response_duration.map(ms), out),
-            Operator::UpstreamHost => optional(line.upstream, out),
-            Operator::UpstreamCluster => optional(line.cluster, out),
-            Operator::TransportFailure => optional(line.transport_failure, out),
-            Operator::Attempts => show(line.attempts, out),
-            Operator::RemoteAddress { port: true } => show(line.remote, out),
-            Operator::RemoteAddress { port: false } => show(line.remote.ip(), out),
-            Operator::LocalAddress { port: true } => show(line.local, out),
-            Operator::LocalAddress { port: false } => show(line.local.ip(), out),
-            Operator::LocalPort => show(line.local.port(), out),
-            Operator::ServerName => optional(line.server_name, out),
-            Operator::PeerUri => optional(line.peer_uri, out),
-            Operator::RouteName => optional(line.route, out),
-            Operator::ConnectionId => show(line.connection, out),
-            Operator::TraceId => optional(line.trace_id.map(|id| format!("{id:032x}")), out),
-            Operator::GrpcStatus => optional(line.grpc_status, out),
-            Operator::Hostname => optional(hostname(), out),
-        }
-    }
-}
-
-fn hostname() -> Option<&'static str> {
-    static NAME: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let read = || {
-        std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .ok()
-            .map(|name| name.trim().to_owned())
-    };
-    NAME.get_or_init(read).as_deref()
-}
-
-fn show(value: impl std::fmt::Display, out: &mut String) {
-    let written = write!(out, "{value}");
-    debug_assert!(written.is_ok(), "writing to a String cannot fail");
-}
-
-fn optional(value: Option<impl std::fmt::Display>, out: &mut String) {
-    match value {
-        Some(value) => show(value, out),
-        None => out.push('-'),
-    }
-}
-
-/// Bytes that would break the line (quotes aside) are escaped: a caller must not write lines of its own.
-fn header(fields: &[Field], line: &Line<'_>, kept: &[Option<HeaderValue>], out: &mut String) {
-    let found = fields.iter().find_map(|field| match field {
-        Field::Method => line.method.map(str::as_bytes),
-        Field::Path => line.path.map(str::as_bytes),
-        Field::Authority => line.authority.map(str::as_bytes),
-        Field::Scheme => Some(line.scheme.as_bytes()),
-        Field::Kept(at) => kept.get(*at)?.as_ref().map(HeaderValue::as_bytes),
-    });
-    let Some(bytes) = found else {
-        out.push('-');
-        return;
-    };
-    for letter in String::from_utf8_lossy(bytes).chars() {
-        if letter.is_control() {
-            out.extend(letter.escape_default());
-        } else {
-            out.push(letter);
         }
     }
 }
@@ -526,6 +316,32 @@ mod tests {
             written(xds::AccessLogFormat::Text(text), &[]),
             "x HTTP:12 100%"
         );
+    }
+
+    #[test]
+    fn grpc_codes_have_three_spellings() {
+        let of = |text: &str| {
+            let mut out = Vec::new();
+            let line = Line {
+                grpc_status: Some("4"),
+                ..line(&[], &[])
+            };
+            let log = compiled(xds::AccessLogFormat::Text(text.to_owned())).unwrap();
+            log.format(&line, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(of("%GRPC_STATUS%"), "DeadlineExceeded");
+        assert_eq!(of("%GRPC_STATUS(SNAKE_STRING)%"), "DEADLINE_EXCEEDED");
+        assert_eq!(of("%GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%"), "4 4");
+    }
+
+    #[test]
+    fn what_never_has_a_value_here_is_printed_as_absent_not_refused() {
+        let text = "%DYNAMIC_METADATA(a:b)% %UPSTREAM_REMOTE_PORT% %DOWNSTREAM_TLS_VERSION% %RESPONSE_TX_DURATION%";
+        let text = written(xds::AccessLogFormat::Text(text.to_owned()), &[]);
+        assert_eq!(text, "- 80 - 3");
+        let why = compiled(xds::AccessLogFormat::Text("%NO_SUCH%".to_owned()));
+        assert!(why.unwrap_err().contains("NO_SUCH"));
     }
 
     #[test]
