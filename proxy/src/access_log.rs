@@ -28,6 +28,8 @@ pub use format::Log;
 /// A worker's buffer leaves when it is this large, or this old.
 const BUFFER: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
+/// After the stop one write may take this long.
+const LAST_WRITE: Duration = Duration::from_millis(500);
 /// Buffers waiting for the writer: 256 of 64 KiB bound the memory to 16 MiB.
 const QUEUE: usize = 256;
 
@@ -73,7 +75,14 @@ async fn write(mut chunks: mpsc::Receiver<Chunk>, stop: CancellationToken, metri
         };
         let Some(chunk) = chunk else { return };
         let Chunk { path, bytes, lines } = chunk;
-        let written = write_chunk(&mut files, &path, bytes).await;
+        let written = tokio::select! {
+            written = write_chunk(&mut files, &path, bytes) => written,
+            () = late(&stop) => {
+                metrics.process().access_log_dropped.add_shared(lines);
+                tracing::warn!(%path, "an access log stalls; its last lines are lost");
+                return;
+            }
+        };
         let process = metrics.process();
         match written {
             Ok(()) => process.access_log_written.add_shared(lines),
@@ -84,6 +93,12 @@ async fn write(mut chunks: mpsc::Receiver<Chunk>, stop: CancellationToken, metri
             }
         }
     }
+}
+
+/// Some time after the stop: whoever does not read then never will.
+async fn late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_WRITE).await;
 }
 
 enum Output {

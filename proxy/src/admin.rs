@@ -4,8 +4,10 @@
 
 mod agent;
 mod certs;
+pub mod door;
 mod dump;
 mod pages;
+mod select;
 mod stats;
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::routing::post;
 use pillion_runtime::telemetry::LogLevel;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::Drain;
 use crate::config::Config;
@@ -42,6 +45,9 @@ pub struct Pages {
     pub(crate) drain: Drain,
     pub(crate) addresses: Arc<dyn Fn() -> Vec<(String, SocketAddr)> + Send + Sync>,
     pub(crate) base: Arc<stats::Base>,
+    /// Fired by `/quitquitquit`.
+    pub(crate) quit: CancellationToken,
+    pub(crate) agent: Arc<agent::Agent>,
 }
 
 /// What [`Pages`] are made of.
@@ -77,6 +83,8 @@ impl Pages {
             drain: parts.drain,
             addresses: parts.addresses,
             base: Arc::default(),
+            quit: CancellationToken::new(),
+            agent: Arc::default(),
         }
     }
 }
@@ -100,15 +108,24 @@ pub fn admin(pages: Pages) -> Router {
         .route("/healthcheck/fail", post(healthcheck_fail))
         .route("/healthcheck/ok", post(healthcheck_ok))
         .route("/reset_counters", post(stats::reset_counters))
+        .route("/reopen_logs", post(reopen_logs))
+        .route("/quitquitquit", post(quit))
+        .route("/runtime", get(pages::runtime))
+        .route("/memory", get(pages::memory))
+        .route("/hot_restart_version", get(|| async { "disabled\n" }))
+        .route("/help", get(pages::help))
         .with_state(pages)
 }
 
-/// The agent server's paths.
+/// The agent server's paths, all of them within its rate.
 pub fn agent(pages: Pages) -> Router {
+    let limited = axum::middleware::from_fn_with_state(pages.clone(), agent::limit);
     Router::new()
         .route("/status", get(agent::status))
-        .route("/stats/prometheus", get(stats::prometheus))
-        .route("/drain_listeners", post(drain_listeners))
+        .route("/stats/prometheus", get(agent::stats))
+        .route("/drain_listeners", post(agent::drain_listeners))
+        .route("/enableLogging", post(agent::enable_logging))
+        .layer(limited)
         .with_state(pages)
 }
 
@@ -176,13 +193,18 @@ async fn config(State(pages): State<Pages>) -> Response {
     pretty(&pages.config.to_json())
 }
 
+/// Envoy's names of levels.
+fn our_level(level: &str) -> &str {
+    match level {
+        "warning" => "warn",
+        "critical" => "error",
+        other => other,
+    }
+}
+
 async fn logging(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> Response {
     if let Some(level) = query(raw.as_deref(), "level").or_else(|| query(raw.as_deref(), "paths")) {
-        let filter = match level.as_str() {
-            "warning" => "warn",
-            "critical" => "error",
-            other => other,
-        };
+        let filter = our_level(&level);
         if let Err(error) = pages.level.set(filter) {
             return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
         }
@@ -197,6 +219,16 @@ async fn drain_listeners(State(pages): State<Pages>, RawQuery(raw): RawQuery) ->
     } else {
         pages.drain.at_once();
     }
+    "OK\n"
+}
+
+/// Every write looks whether its file is still the one of that name: there is nothing left to do.
+async fn reopen_logs() -> &'static str {
+    "OK\n"
+}
+
+async fn quit(State(pages): State<Pages>) -> &'static str {
+    pages.quit.cancel();
     "OK\n"
 }
 

@@ -8,31 +8,34 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pillion_runtime::admin::serve;
 use pillion_runtime::listening;
-use pillion_runtime::listening::BindError;
-use pillion_runtime::listening::ExposedError;
 use pillion_runtime::signals::Termination;
 use pillion_runtime::spans::Attribute;
+use pillion_runtime::spans::SpanRecord;
 use pillion_runtime::spans::Spans;
 use pillion_runtime::spans::SpansError;
 use pillion_runtime::tasks::Tasks;
 use pillion_runtime::telemetry::LogLevel;
-use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::admin;
 use crate::admin::Pages;
+use crate::admin::door::Door;
+use crate::admin::door::DoorError;
 use crate::config::Config;
+use crate::config::Sockets;
 use crate::identity;
 use crate::listener;
 use crate::listener::DataPlane;
 use crate::metrics::Metrics;
+use crate::metrics::extension::Extension;
 use crate::snapshot::Live;
 use crate::snapshot::Snapshot;
 use crate::state;
 use crate::state::SaveError;
 use crate::state::StateDir;
+use crate::statsd;
 use crate::worker::Policy;
 use crate::xds::apply::Applier;
 use crate::xds::client;
@@ -41,6 +44,7 @@ use crate::xds::client::Control;
 use crate::xds::join::JoinToken;
 use crate::xds::sds;
 use crate::xds::status::Status;
+use crate::xray;
 
 /// After the listeners have closed, what is in flight may take this long to finish.
 const LAST_EXCHANGES: Duration = Duration::from_secs(15);
@@ -52,15 +56,12 @@ const LOOK_AT_FILES: Duration = Duration::from_millis(500);
 /// A proxy that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// A socket.
+    /// Admin or agent.
     #[error(transparent)]
-    Bind(#[from] BindError),
+    Door(#[from] DoorError),
     /// The data path.
     #[error(transparent)]
     DataPlane(#[from] listener::StartError),
-    /// An admin address that strangers could reach.
-    #[error(transparent)]
-    Exposed(#[from] ExposedError),
     /// The control plane's endpoint.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -88,6 +89,7 @@ pub struct App {
     drain: Drain,
     status: Status,
     termination: Termination,
+    quit: CancellationToken,
 }
 
 /// Draining, as admin pages and signals ask for it. Clones share it.
@@ -119,6 +121,11 @@ impl Drain {
         self.data.close_listeners();
     }
 
+    /// Where pages leave what outlives their answer.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Requests, tunnels and TCP connections in flight.
     pub fn in_flight(&self) -> usize {
         self.data.in_flight()
@@ -143,6 +150,7 @@ impl App {
         let control = Control::new(Applier::new(live.clone()), status.clone());
         let spans = start_spans(&config, &tasks)?;
         registry.register(Box::new(spans.clone()))?;
+        start_metrics(&config, &tasks, (&metrics, &live), &registry)?;
         let settings = settings(&config, &status)?;
         let data = listener::start(&live, settings, &metrics, spans, &tasks)?;
         let data = Arc::new(data);
@@ -172,11 +180,10 @@ impl App {
             drain: drain.clone(),
             addresses: Arc::new(addresses),
         });
-        tasks.spawn(
-            "admin",
-            serve(admin, admin::admin(pages.clone()), tasks.stop()),
-        );
-        tasks.spawn("agent", serve(agent, admin::agent(pages), tasks.stop()));
+        let quit = pages.quit.clone();
+        let admin_pages = admin::admin(pages.clone());
+        tasks.spawn("admin", admin.serve(admin_pages, tasks.stop()));
+        tasks.spawn("agent", agent.serve(admin::agent(pages), tasks.stop()));
         listening::announce(&bound);
         // Before the stream: what it brings may name secrets of the socket.
         start_sds(&config, &tasks, &control)?;
@@ -188,12 +195,16 @@ impl App {
             drain,
             status,
             termination,
+            quit,
         })
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the drain.
     pub async fn run(mut self) {
-        let signal = self.termination.asked().await;
+        let signal = tokio::select! {
+            signal = self.termination.asked() => signal,
+            () = self.quit.cancelled() => "/quitquitquit",
+        };
         tracing::info!(
             signal,
             wait_s = self.config.drain_wait.as_secs(),
@@ -214,19 +225,28 @@ impl App {
     }
 }
 
-fn bind_servers(config: &Config) -> Result<(TcpListener, TcpListener), AppError> {
-    listening::require_loopback("--admin-addr", config.admin, config.insecure)?;
-    listening::require_loopback("--agent-addr", config.agent, config.insecure)?;
-    let admin = listening::bind("--admin-addr", config.admin)?;
-    let agent = listening::bind("--agent-addr", config.agent)?;
+fn bind_servers(config: &Config) -> Result<(Door, Door), DoorError> {
+    let Sockets { admin, agent } = &config.sockets;
+    let admin = Door::bind(
+        "--admin-addr",
+        config.admin,
+        admin.as_deref(),
+        config.insecure,
+    )?;
+    let agent = Door::bind(
+        "--agent-addr",
+        config.agent,
+        agent.as_deref(),
+        config.insecure,
+    )?;
     Ok((admin, agent))
 }
 
-fn addresses_of(admin: &TcpListener, agent: &TcpListener) -> Vec<(String, SocketAddr)> {
+fn addresses_of(admin: &Door, agent: &Door) -> Vec<(String, SocketAddr)> {
     let named = [("admin", admin), ("agent", agent)];
     named
         .into_iter()
-        .filter_map(|(name, socket)| Some((name.to_owned(), socket.local_addr().ok()?)))
+        .filter_map(|(name, door)| Some((name.to_owned(), door.addr()?)))
         .collect()
 }
 
@@ -241,8 +261,21 @@ fn prepare_state(config: &Config) -> Result<Option<StateDir>, AppError> {
 
 fn start_spans(config: &Config, tasks: &Tasks) -> Result<Spans, AppError> {
     let Some(collector) = &config.collector else {
-        return Ok(Spans::off());
+        let Some(daemon) = config.exporters.xray else {
+            return Ok(Spans::off());
+        };
+        let origin = xray::Origin {
+            name: config.service_name.clone(),
+            mesh: config.node.mesh.clone(),
+            node: config.node.name.clone(),
+        };
+        let encode = move |span: &SpanRecord| xray::datagram(&origin, span);
+        return Ok(Spans::datagrams(daemon, encode, tasks));
     };
+    if config.exporters.xray.is_some() {
+        let instead = "spans go by OTLP to --collector, which takes more of them; leave it out for X-Ray segments";
+        tracing::warn!("ENABLE_ENVOY_XRAY_TRACING=1: {instead}");
+    }
     let resource = vec![
         Attribute::new("service.name", config.service_name.clone()),
         Attribute::new("pillion.proxy", true),
@@ -250,6 +283,25 @@ fn start_spans(config: &Config, tasks: &Tasks) -> Result<Spans, AppError> {
         Attribute::new("pillion.node", config.node.name.clone()),
     ];
     Ok(Spans::start(collector, resource, tasks)?)
+}
+
+/// App Mesh's own metrics and its sink, where they are asked for.
+fn start_metrics(
+    config: &Config,
+    tasks: &Tasks,
+    (metrics, live): (&Metrics, &Live),
+    registry: &prometheus::Registry,
+) -> Result<(), AppError> {
+    if config.exporters.metrics_extension {
+        let labels = config.node.dimensions();
+        let extension = Extension::new(metrics.clone(), live.clone(), labels)?;
+        registry.register(Box::new(extension))?;
+    }
+    if let Some(sink) = config.exporters.statsd.clone() {
+        let sending = statsd::keep(sink.target, sink.every, registry.clone(), tasks.stop());
+        tasks.spawn("statsd", sending);
+    }
+    Ok(())
 }
 
 fn settings(config: &Config, status: &Status) -> Result<listener::Settings, AppError> {
@@ -276,7 +328,8 @@ fn settings(config: &Config, status: &Status) -> Result<listener::Settings, AppE
         workers: config.workers,
         policy: Policy {
             server_header,
-            sampling: config.sampling,
+            sampling: Arc::clone(&config.exporters.sampler),
+            follow_caller: config.exporters.follow_caller,
             open_egress: config.open_egress,
             ..Policy::default()
         },

@@ -5,11 +5,13 @@
 //! that ask for what Pillion does another way are answered with a warning that names the way.
 
 mod appmesh;
+mod exporters;
 mod node;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,7 +19,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
+pub use appmesh::AgentLimits;
+pub use appmesh::Sockets;
 pub use appmesh::warnings;
+pub use exporters::Exporters;
+pub use exporters::Statsd;
 pub use node::Node;
 
 const ADMIN_PORT: u16 = 9901;
@@ -128,8 +134,12 @@ pub struct Config {
     pub workers: usize,
     /// `server` header of answers.
     pub server_header: Option<String>,
-    /// Share of traces that begin here and are kept.
-    pub sampling: f64,
+    /// Tracers and sinks of App Mesh's variables.
+    pub exporters: Exporters,
+    /// Unix sockets that take the place of the admin and the agent address.
+    pub sockets: Sockets,
+    /// What the agent answers by.
+    pub agent_limits: AgentLimits,
     /// `service.name` of spans.
     pub service_name: String,
     /// How long listeners keep accepting while draining.
@@ -243,6 +253,7 @@ impl Args {
         let node = node::check(self.resource_arn.as_deref(), env, &mut report);
         let xds = self.check_xds(&mut report);
         let sds = appmesh::sds_socket(env, &mut report);
+        let exporters = exporters::check(env, &mut report);
         let admin_port = report.parse(
             "ENVOY_ADMIN_ACCESS_PORT",
             env("ENVOY_ADMIN_ACCESS_PORT").as_deref(),
@@ -250,7 +261,15 @@ impl Args {
             PORT,
         );
         let agent = appmesh::agent_addr(env, &mut report, AGENT_PORT);
-        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ipv6 = exporters::flag("ENVOY_ADMIN_ACCESS_ENABLE_IPV6", false, env, &mut report);
+        let loopback = |port| {
+            let ip: IpAddr = if ipv6 {
+                Ipv6Addr::LOCALHOST.into()
+            } else {
+                Ipv4Addr::LOCALHOST.into()
+            };
+            SocketAddr::from((ip, port))
+        };
         let anywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let mut addr = |setting, value: &Option<String>, default| {
             report.parse(setting, value.as_deref(), default, ADDR)
@@ -295,7 +314,9 @@ impl Args {
                 None => Some("envoy".to_owned()),
                 Some(value) => Some(value.to_owned()).filter(|value| !value.is_empty()),
             },
-            sampling: behaviour.sampling,
+            exporters,
+            sockets: behaviour.sockets,
+            agent_limits: behaviour.agent_limits,
             service_name,
             drain_wait: behaviour.drain_wait,
             initial_fetch_timeout: behaviour.initial_fetch_timeout,
@@ -451,7 +472,12 @@ impl Config {
             "token_file": self.token_file,
             "workers": self.workers,
             "server_header": self.server_header,
-            "sampling_rate": self.sampling,
+            "sampling_rate": self.exporters.sampler.rate(),
+            "xray_daemon": self.exporters.xray,
+            "statsd": self.exporters.statsd.as_ref().map(|statsd| format!("{:?}", statsd.target)),
+            "metrics_extension": self.exporters.metrics_extension,
+            "admin_socket": self.sockets.admin,
+            "agent_socket": self.sockets.agent,
             "service_name": self.service_name,
             "drain_wait_s": self.drain_wait.as_secs(),
             "initial_fetch_timeout_s": self.initial_fetch_timeout.as_secs(),

@@ -4,6 +4,8 @@
 //! Envoy's plain stat names (`/stats`).
 
 mod export;
+pub mod extension;
+mod quantiles;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -190,6 +192,13 @@ impl Metrics {
     /// Forgets clusters that no configuration names any more, so that their series end.
     pub fn retain_clusters(&self, named: impl Fn(&str) -> bool) {
         self.inner.clusters.lock().retain(|name, _| named(name));
+    }
+
+    /// Every time under Envoy's plain name with its quantiles, sorted; `None` where nothing was timed yet.
+    pub fn times(&self) -> BTreeMap<String, Option<Vec<(f64, f64)>>> {
+        let all = export::plain_times(self).into_iter();
+        all.map(|(name, buckets)| (name, quantiles::of(&buckets)))
+            .collect()
     }
 
     /// Every stat under Envoy's plain name, sorted.

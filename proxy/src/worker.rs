@@ -24,6 +24,7 @@ use crate::access_log::Buffers;
 use crate::cluster::dns::Resolver;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::sampling::Sampler;
 use crate::snapshot::Live;
 use crate::snapshot::Snapshot;
 
@@ -48,8 +49,10 @@ pub enum Stage {
 pub struct Policy {
     /// The `server` header of every answer; `None` leaves upstream's.
     pub server_header: Option<HeaderValue>,
-    /// Share of traces that begin here and are kept, 0 to 1.
-    pub sampling: f64,
+    /// Which traces that begin here are kept.
+    pub sampling: Arc<Sampler>,
+    /// Whether a caller's decision to keep a trace is followed.
+    pub follow_caller: bool,
     /// Where the app listens, by the port that was asked for (`--listen`).
     pub local_apps: HashMap<u16, SocketAddr>,
     /// What a stranger may ask of us.
@@ -63,7 +66,8 @@ impl Default for Policy {
         let server_header = Some(HeaderValue::from_static("envoy"));
         Policy {
             server_header,
-            sampling: 0.05,
+            sampling: Arc::new(Sampler::new(0, 0.05)),
+            follow_caller: true,
             local_apps: HashMap::new(),
             limits: Limits::default(),
             open_egress: false,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Span export in the background: finished spans go into a bounded queue and leave in batches by OTLP. Recording never
-//! blocks and never fails; what does not fit is dropped and counted. The collector may be away: batches are retried a
-//! little, then dropped and counted.
+//! Span export in the background: finished spans go into a bounded queue and leave in batches by OTLP, or one by one as
+//! datagrams of the caller's form. Recording never blocks and never fails; what does not fit is dropped and counted. The
+//! collector may be away: batches are retried a little, then dropped and counted.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,7 @@ use opentelemetry_sdk::trace::SpanExporter as _;
 use prometheus::core::Collector;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use crate::tasks::Tasks;
@@ -131,6 +133,43 @@ impl Spans {
         Ok(spans)
     }
 
+    /// Sends each span as a datagram to `to`, made by `encode` (`None`: it cannot be sent), in a task of `tasks`.
+    pub fn datagrams(
+        to: SocketAddr,
+        encode: impl Fn(&SpanRecord) -> Option<Vec<u8>> + Send + 'static,
+        tasks: &Tasks,
+    ) -> Spans {
+        let (queue, mut receiver) = mpsc::channel(QUEUE);
+        let spans = Spans {
+            queue: Some(queue),
+            counts: Arc::default(),
+        };
+        let counts = Arc::clone(&spans.counts);
+        let stop = tasks.stop();
+        tasks.spawn("span-datagrams", async move {
+            let mut socket = None;
+            loop {
+                let span: Option<SpanRecord> = tokio::select! {
+                    span = receiver.recv() => span,
+                    // After the stop what is queued still goes.
+                    () = stop.cancelled() => receiver.try_recv().ok(),
+                };
+                let Some(span) = span else { return };
+                let sent = match encode(&span) {
+                    Some(bytes) => send_datagram(&mut socket, to, &bytes).await,
+                    None => false,
+                };
+                let count = if sent {
+                    &counts.exported
+                } else {
+                    &counts.dropped
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        spans
+    }
+
     /// Whether anything is exported; a hot path may skip building records when not.
     pub fn enabled(&self) -> bool {
         self.queue.is_some()
@@ -180,6 +219,22 @@ impl Collector for Spans {
         );
         sent.into_iter().chain(lost).collect()
     }
+}
+
+/// A socket that failed is opened anew for the next one: nobody may have listened for a while.
+async fn send_datagram(socket: &mut Option<UdpSocket>, to: SocketAddr, bytes: &[u8]) -> bool {
+    if socket.is_none() {
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        *socket = UdpSocket::bind(any).await.ok();
+    }
+    let sent = match socket {
+        Some(socket) => socket.send_to(bytes, to).await.is_ok(),
+        None => false,
+    };
+    if !sent {
+        *socket = None;
+    }
+    sent
 }
 
 async fn export(

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
+use axum::extract::RawQuery;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::response::Response;
 use pillion_xds::cluster::Cluster;
 use pillion_xds::cluster::Discovery;
@@ -31,8 +34,13 @@ use serde_json::json;
 
 use super::Pages;
 use super::pretty;
+use super::select;
 
-pub(super) async fn config_dump(State(pages): State<Pages>) -> Response {
+pub(super) async fn config_dump(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> Response {
+    let asked = match select::Asked::parse(raw.as_deref()) {
+        Ok(asked) => asked,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
     let accepted = pages.control.applier.lock().accepted();
     let mut configs = vec![json!({
         "@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump",
@@ -40,15 +48,18 @@ pub(super) async fn config_dump(State(pages): State<Pages>) -> Response {
     })];
     for (kind, resources) in accepted {
         let (dump, list, member) = outline(kind);
-        let entries: Vec<Value> = resources
+        let named = resources
             .iter()
-            .map(|one| entry(kind, one, member))
-            .collect();
+            .filter(|one| asked.names(one.resource.name()));
+        let entries: Vec<Value> = named.map(|one| entry(kind, one, member)).collect();
         configs.push(
             json!({"@type": format!("type.googleapis.com/envoy.admin.v3.{dump}"), list: entries}),
         );
     }
-    pretty(&json!({"configs": configs}))
+    match asked.of(configs) {
+        Ok(configs) => pretty(&json!({"configs": configs})),
+        Err(why) => (StatusCode::NOT_FOUND, why).into_response(),
+    }
 }
 
 /// Envoy's names: the dump, its list, and where the resource stands in an entry.

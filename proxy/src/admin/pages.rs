@@ -20,15 +20,80 @@ use super::query;
 use crate::cluster::Cluster;
 use crate::cluster::Member;
 
-pub(super) async fn index() -> Html<&'static str> {
-    Html(
-        "<title>Pillion proxy</title><h1>Pillion proxy</h1><ul>\
-         <li><a href=ready>ready</a><li><a href=server_info>server_info</a><li><a href=stats>stats</a>\
-         <li><a href=stats/prometheus>stats/prometheus</a><li><a href=clusters>clusters</a>\
-         <li><a href=listeners>listeners</a><li><a href=certs>certs</a><li><a href=config_dump>config_dump</a>\
-         <li><a href=config>config</a></ul>\
-         <p>By POST: /logging?level= /drain_listeners?graceful /healthcheck/fail /healthcheck/ok /reset_counters",
-    )
+/// Every page, and how it is asked.
+const PAGES: [(&str, &str, &str); 21] = [
+    ("GET", "/certs", "certificates in use"),
+    ("GET", "/clusters", "upstream clusters; ?format=json"),
+    ("GET", "/config", "settings that hold"),
+    (
+        "GET",
+        "/config_dump",
+        "accepted resources; ?resource= &mask= &name_regex=",
+    ),
+    ("POST", "/drain_listeners", "?graceful, ?inboundonly"),
+    ("POST", "/healthcheck/fail", "/ready answers 503"),
+    ("POST", "/healthcheck/ok", "/ready answers as it is"),
+    ("GET", "/help", "this list"),
+    ("GET", "/hot_restart_version", "there is none"),
+    ("GET", "/listeners", "bound sockets; ?format=json"),
+    ("POST", "/logging", "?level="),
+    ("GET", "/memory", "of this process"),
+    ("POST", "/quitquitquit", "drains and exits"),
+    ("GET", "/ready", "200 LIVE or 503"),
+    (
+        "POST",
+        "/reopen_logs",
+        "access logs follow their names by themselves",
+    ),
+    ("POST", "/reset_counters", "of /stats"),
+    ("GET", "/runtime", "runtime values; there are none"),
+    ("GET", "/server_info", "state, version, settings"),
+    (
+        "GET",
+        "/stats",
+        "?filter= &usedonly &format=json|prometheus",
+    ),
+    ("GET", "/stats/prometheus", "?filter= &usedonly"),
+    ("GET", "/metrics", "as /stats/prometheus"),
+];
+
+pub(super) async fn index() -> Html<String> {
+    let row = |(method, path, about): &(&str, &str, &str)| match *method {
+        "GET" => format!(
+            "<li><a href={}>{path}</a> {about}",
+            path.trim_start_matches('/')
+        ),
+        _ => format!("<li>{method} {path} {about}"),
+    };
+    let rows: String = PAGES.iter().map(row).collect();
+    Html(format!(
+        "<title>Pillion proxy</title><h1>Pillion proxy</h1><ul>{rows}</ul>\n"
+    ))
+}
+
+pub(super) async fn help() -> String {
+    let row =
+        |(method, path, about): &(&str, &str, &str)| format!("  {path} ({method}): {about}\n");
+    let rows: String = PAGES.iter().map(row).collect();
+    format!("admin commands are:\n{rows}")
+}
+
+pub(super) async fn runtime() -> Response {
+    pretty(&json!({"layers": [], "entries": {}}))
+}
+
+pub(super) async fn memory(State(pages): State<Pages>) -> Response {
+    let stats = pages.control.status.stats();
+    let of = |wanted: &str| {
+        stats
+            .iter()
+            .find(|(name, ..)| name == wanted)
+            .map(|(_, value, _)| *value)
+    };
+    let resident = of("server.memory_allocated")
+        .unwrap_or_default()
+        .to_string();
+    pretty(&json!({"allocated": resident, "heap_size": resident}))
 }
 
 pub(super) async fn server_info(State(pages): State<Pages>) -> Response {
@@ -108,7 +173,10 @@ fn cluster_text(text: &mut String, cluster: &Cluster) -> std::fmt::Result {
         writeln!(text, "{host}::hostname::{}", endpoint.hostname)?;
         writeln!(text, "{host}::health_flags::{}", health_flags(member))?;
         writeln!(text, "{host}::weight::{}", member.weight)?;
+        writeln!(text, "{host}::region::")?;
         writeln!(text, "{host}::zone::{}", endpoint.zone)?;
+        writeln!(text, "{host}::sub_zone::")?;
+        writeln!(text, "{host}::canary::false")?;
         writeln!(text, "{host}::priority::{}", member.priority)?;
     }
     Ok(())
@@ -135,6 +203,22 @@ fn health_flags(member: &Member) -> String {
     }
 }
 
+/// Envoy leaves out what does not hold.
+fn health_json(member: &Member) -> Value {
+    let mut status = json!({"eds_health_status": match member.health {
+        Health::Healthy => "HEALTHY",
+        Health::Unhealthy => "UNHEALTHY",
+        Health::Draining => "DRAINING",
+    }});
+    if member.endpoint.is_unhealthy() {
+        status["failed_active_health_check"] = true.into();
+    }
+    if member.endpoint.is_ejected() {
+        status["failed_outlier_check"] = true.into();
+    }
+    status
+}
+
 fn cluster_json(cluster: &Cluster) -> Value {
     let set = cluster.set();
     let members = set.iter().flat_map(|set| set.members());
@@ -146,7 +230,15 @@ fn cluster_json(cluster: &Cluster) -> Value {
                     "address": endpoint.addr.ip().to_string(),
                     "port_value": endpoint.addr.port(),
                 }},
-                "health_status": health_flags(member),
+                "stats": [
+                    {"name": "rq_total", "value": endpoint.total.load(Ordering::Relaxed).to_string()},
+                    {
+                        "type": "GAUGE",
+                        "name": "rq_active",
+                        "value": endpoint.active.load(Ordering::Relaxed).to_string(),
+                    },
+                ],
+                "health_status": health_json(member),
                 "weight": member.weight,
                 "priority": member.priority,
                 "hostname": endpoint.hostname,

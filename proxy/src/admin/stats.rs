@@ -34,33 +34,82 @@ pub(super) async fn stats(State(pages): State<Pages>, RawQuery(raw): RawQuery) -
         Err(answer) => return *answer,
     };
     let format = query(raw.as_deref(), "format").unwrap_or_default();
+    let used = query(raw.as_deref(), "usedonly").is_some();
     match format.as_str() {
-        "prometheus" => return exposition(&pages, filter.as_ref()),
+        "prometheus" => return exposition(&pages, filter.as_ref(), used),
         "" | "text" | "json" => {}
         other => {
             let why = format!("format {other:?} is unknown; use text, json or prometheus\n");
             return (StatusCode::BAD_REQUEST, why).into_response();
         }
     }
-    let used = query(raw.as_deref(), "usedonly").is_some();
     let all = current(&pages).into_iter().filter(|(name, value)| {
         (!used || *value > 0) && filter.as_ref().is_none_or(|filter| filter.is_match(name))
     });
+    let times: Vec<_> = pages
+        .metrics
+        .times()
+        .into_iter()
+        .filter(|(name, values)| {
+            (!used || values.is_some())
+                && filter.as_ref().is_none_or(|filter| filter.is_match(name))
+        })
+        .collect();
     if format == "json" {
-        let all: Vec<_> = all
+        let mut all: Vec<_> = all
             .map(|(name, value)| json!({"name": name, "value": value}))
             .collect();
+        all.extend((!times.is_empty()).then(|| histograms(&times)));
         return pretty(&json!({"stats": all}));
     }
-    let lines: String = all
+    let mut lines: String = all
         .map(|(name, value)| format!("{name}: {value}\n"))
         .collect();
+    lines.extend(times.iter().map(|(name, values)| match values {
+        Some(values) => format!("{name}: {}\n", quantiles(values)),
+        None => format!("{name}: No recorded values\n"),
+    }));
     lines.into_response()
+}
+
+type Times = (String, Option<Vec<(f64, f64)>>);
+
+/// Envoy's form: the value of the last interval, which is not kept here, and of the whole life.
+fn quantiles(values: &[(f64, f64)]) -> String {
+    let one = |(percent, value): &(f64, f64)| format!("P{percent}(nan,{})", rounded(*value));
+    values.iter().map(one).collect::<Vec<String>>().join(" ")
+}
+
+fn rounded(ms: f64) -> f64 {
+    (ms * 1000.0).round() / 1000.0
+}
+
+fn histograms(times: &[Times]) -> serde_json::Value {
+    let shown = times.iter().find_map(|(_, values)| values.as_ref());
+    let supported: Vec<f64> = shown
+        .into_iter()
+        .flatten()
+        .map(|(percent, _)| *percent)
+        .collect();
+    let computed: Vec<_> = times
+        .iter()
+        .map(|(name, values)| {
+            let values = values.iter().flatten();
+            let values: Vec<_> = values
+                .map(|(_, value)| json!({"interval": null, "cumulative": rounded(*value)}))
+                .collect();
+            json!({"name": name, "values": values})
+        })
+        .collect();
+    json!({"histograms": {"supported_quantiles": supported, "computed_quantiles": computed}})
 }
 
 pub(super) async fn prometheus(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> Response {
     match filter(raw.as_deref()) {
-        Ok(filter) => exposition(&pages, filter.as_ref()),
+        Ok(filter) => {
+            let used = query(raw.as_deref(), "usedonly").is_some();
+            exposition(&pages, filter.as_ref(), used)
+        }
         Err(answer) => *answer,
     }
 }
@@ -86,12 +135,13 @@ fn filter(raw: Option<&str>) -> Result<Option<Regex>, Box<Response>> {
     }
 }
 
-fn exposition(pages: &Pages, filter: Option<&Regex>) -> Response {
+fn exposition(pages: &Pages, filter: Option<&Regex>, used: bool) -> Response {
     let mut text = telemetry::render(&pages.registry);
-    if let Some(filter) = filter {
+    if filter.is_some() || used {
         text = text
             .lines()
-            .filter(|line| filter.is_match(series_name(line)))
+            .filter(|line| filter.is_none_or(|filter| filter.is_match(series_name(line))))
+            .filter(|line| !used || !line.ends_with(" 0"))
             .map(|line| format!("{line}\n"))
             .collect();
     }

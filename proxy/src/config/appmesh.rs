@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Env;
@@ -28,42 +29,103 @@ App Mesh's variables keep their meaning:
   ENVOY_CONCURRENCY             worker threads [default: cores]
   ENVOY_ADMIN_ACCESS_PORT       [default: 9901]
   ENVOY_INITIAL_FETCH_TIMEOUT   seconds; 0 waits for ever [default: 0]
+  ENABLE_ENVOY_XRAY_TRACING     1 sends X-Ray segments to a daemon, where no --collector is given
+  XRAY_DAEMON_PORT              [default: 2000]; AWS_XRAY_DAEMON_ADDRESS [default: 127.0.0.1]
   XRAY_SAMPLING_RATE            share of new traces that are kept, 0 to 1 [default: 0.05]
+  XRAY_SAMPLING_RULE_MANIFEST   sampling rule file of version 2
   XRAY_SEGMENT_NAME             name in traces [default: <mesh>/<node>]
+  APPMESH_SET_TRACING_DECISION  0 decides anew whatever the caller said [default: 1]
+  ENABLE_ENVOY_DOG_STATSD       1 sends metrics to STATSD_ADDRESS [127.0.0.1], STATSD_PORT [8125], or STATSD_SOCKET_PATH
+  ENVOY_STATS_FLUSH_INTERVAL    [default: 5s]
+  APPMESH_METRIC_EXTENSION_VERSION  1 adds envoy_appmesh_* metrics
+  ENVOY_ADMIN_MODE              tcp, or uds for /tmp/envoy_admin.sock
+  ENVOY_ADMIN_ACCESS_ENABLE_IPV6  1 binds ::1
   LISTENER_DRAIN_WAIT_TIME_S    5 to 110 [default: 20]
   APPNET_AGENT_HTTP_PORT        [default: 9902]
   APPNET_AGENT_HTTP_BIND_ADDRESS [default: 127.0.0.1]
+  APPNET_AGENT_ADMIN_MODE       tcp, or uds for APPNET_AGENT_ADMIN_UDS_PATH [/var/run/ecs/appnet_admin.sock]
+  APPNET_AGENT_LOGGING_RESET_TIMEOUT  seconds a level of /enableLogging holds [default: 300]
+  HC_DISCONNECTED_TIMEOUT_S     unhealthy when the control plane is away longer [default: 604800]
 
 Exit codes: 0 drained, 1 failed, 2 bad usage or configuration.";
 
+/// Where admin and agent are reached when it is not by TCP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// `ENVOY_ADMIN_MODE=uds`.
+    pub admin: Option<PathBuf>,
+    /// `APPNET_AGENT_ADMIN_MODE=uds`.
+    pub agent: Option<PathBuf>,
+}
+
+/// The agent's times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentLimits {
+    /// Without control plane for longer it calls itself unhealthy.
+    pub disconnected: Duration,
+    /// A log level that was asked for goes back after this.
+    pub logging_reset: Duration,
+}
+
 /// Settings of behaviour that App Mesh had in the environment.
 pub(super) struct Behaviour {
-    pub(super) sampling: f64,
     pub(super) drain_wait: Duration,
     pub(super) initial_fetch_timeout: Duration,
     pub(super) log_filter: String,
+    pub(super) sockets: Sockets,
+    pub(super) agent_limits: AgentLimits,
 }
 
 pub(super) fn behaviour(env: Env<'_>, report: &mut Report) -> Behaviour {
-    let rate = env("XRAY_SAMPLING_RATE").filter(|text| !text.is_empty());
-    let hint = "is not a share from 0 to 1, such as 0.05";
-    let mut sampling = report.parse("XRAY_SAMPLING_RATE", rate.as_deref(), 0.05_f64, hint);
-    if !(0.0..=1.0).contains(&sampling) {
-        report.add("XRAY_SAMPLING_RATE", &rate.unwrap_or_default(), hint);
-        sampling = 0.05;
-    }
     let mut seconds = |name, default, bounds| {
         let written = env(name).filter(|text| !text.is_empty());
         Duration::from_secs(report.bounded(name, written.as_deref(), default, bounds))
     };
     let drain_wait = seconds("LISTENER_DRAIN_WAIT_TIME_S", 20, (5, 110));
     let initial_fetch_timeout = seconds("ENVOY_INITIAL_FETCH_TIMEOUT", 0, (0, 86_400));
+    let agent_limits = AgentLimits {
+        disconnected: seconds("HC_DISCONNECTED_TIMEOUT_S", 604_800, (3600, 604_800)),
+        logging_reset: seconds("APPNET_AGENT_LOGGING_RESET_TIMEOUT", 300, (1, 86_400)),
+    };
     let log_filter = log_filter(env("ENVOY_LOG_LEVEL").as_deref(), report);
+    let admin = socket(
+        "ENVOY_ADMIN_MODE",
+        None,
+        "/tmp/envoy_admin.sock",
+        env,
+        report,
+    );
+    let path = Some("APPNET_AGENT_ADMIN_UDS_PATH");
+    let default = "/var/run/ecs/appnet_admin.sock";
+    let agent = socket("APPNET_AGENT_ADMIN_MODE", path, default, env, report);
     Behaviour {
-        sampling,
         drain_wait,
         initial_fetch_timeout,
         log_filter,
+        sockets: Sockets { admin, agent },
+        agent_limits,
+    }
+}
+
+/// `uds` asks for a socket in place of the port.
+fn socket(
+    mode: &'static str,
+    path: Option<&'static str>,
+    default: &str,
+    env: Env<'_>,
+    report: &mut Report,
+) -> Option<PathBuf> {
+    let written = env(mode).unwrap_or_default();
+    match written.to_ascii_lowercase().as_str() {
+        "" | "tcp" => None,
+        "uds" => {
+            let given = path.and_then(env).filter(|path| !path.is_empty());
+            Some(PathBuf::from(given.as_deref().unwrap_or(default)))
+        }
+        _ => {
+            report.add(mode, &written, "is neither tcp nor uds");
+            None
+        }
     }
 }
 
@@ -120,31 +182,13 @@ const REPLACED: &[(&str, &str)] = &[
     ),
     (
         "ENABLE_ENVOY_JAEGER_TRACING",
-        "Zipkin spans are not sent; give --collector: Pillion's collector answers Jaeger's query API",
+        "Zipkin spans are not sent; give --collector: Pillion's collector or an OpenTelemetry one, for Jaeger takes OTLP",
     ),
-    (
-        "ENABLE_ENVOY_XRAY_TRACING",
-        "spans go by OTLP, not to an X-Ray daemon; give --collector: Pillion's collector answers the X-Ray API",
-    ),
-    (
-        "ENABLE_ENVOY_DOG_STATSD",
-        "DogStatsD is not sent; scrape /stats/prometheus on the admin port",
-    ),
-    (
-        "XRAY_SAMPLING_RULE_MANIFEST",
-        "sampling rule files are not read; use XRAY_SAMPLING_RATE",
-    ),
-    (
-        "ENVOY_CONFIG_FILE",
-        "Envoy bootstraps are not read; configuration comes from the control plane",
-    ),
-    (
-        "ENVOY_RESOURCES_CONFIG_FILE",
-        "Envoy bootstraps are not read; configuration comes from the control plane",
-    ),
+    ("ENVOY_CONFIG_FILE", BOOTSTRAP),
+    ("ENVOY_RESOURCES_CONFIG_FILE", BOOTSTRAP),
     (
         "ENVOY_TRACING_CFG_FILE",
-        "Envoy tracing files are not read; give --collector",
+        "Envoy tracing files are not read; give --collector, or ENABLE_ENVOY_XRAY_TRACING=1",
     ),
     (
         "ENVOY_STATS_CONFIG_FILE",
@@ -152,21 +196,49 @@ const REPLACED: &[(&str, &str)] = &[
     ),
     (
         "ENVOY_STATS_SINKS_CFG_FILE",
-        "stats sinks are not built in; scrape /stats/prometheus on the admin port",
+        "Envoy sink files are not read; use ENABLE_ENVOY_DOG_STATSD=1, or scrape /stats/prometheus on the admin port",
     ),
     (
-        "APPMESH_FIPS_ENDPOINT",
-        "AWS endpoints are not used; the control plane is APPMESH_XDS_ENDPOINT",
+        "ENVOY_ADMIN_ACCESS_LOG_FILE",
+        "admin requests are not logged; the admin port answers on loopback only",
+    ),
+    ("ENVOY_ENABLE_TCP_POOL_IDLE_TIMEOUT", RUNTIME),
+    ("MAX_REQUESTS_PER_IO_CYCLE", RUNTIME),
+    ("APPMESH_FIPS_ENDPOINT", ENDPOINT),
+    ("APPMESH_DUALSTACK_ENDPOINT", ENDPOINT),
+    ("APPMESH_PREVIEW", ENDPOINT),
+    (
+        "APPMESH_SIGNING_NAME",
+        "calls to the control plane are not signed with SigV4; a TLS endpoint (https://) and --xds-ca tell it who it is",
+    ),
+    ("APPNET_ENVOY_RESTART_COUNT", ONE_PROCESS),
+    ("PID_POLL_INTERVAL_MS", ONE_PROCESS),
+    (
+        "HC_POLL_INTERVAL_MS",
+        "nothing is polled: /status on the agent port reads the state itself",
+    ),
+    ("APPNET_AGENT_POLL_ENVOY_READINESS_INTERVAL_S", READINESS),
+    ("APPNET_AGENT_POLL_ENVOY_READINESS_TIMEOUT_S", READINESS),
+    (
+        "ENABLE_STATS_SNAPSHOT",
+        "snapshots of stats are not taken; scrape /stats/prometheus on the agent port",
     ),
     (
-        "APPMESH_DUALSTACK_ENDPOINT",
-        "AWS endpoints are not used; the control plane is APPMESH_XDS_ENDPOINT",
+        "APPNET_ENVOY_LOG_DESTINATION",
+        "the log goes to stderr; let the container runtime carry it",
     ),
     (
-        "APPMESH_PREVIEW",
-        "there is no preview channel; the control plane is APPMESH_XDS_ENDPOINT",
+        "APPNET_ENABLE_RELAY_MODE_FOR_XDS",
+        "there is no relay; the control plane is APPMESH_XDS_ENDPOINT",
     ),
 ];
+
+const BOOTSTRAP: &str = "Envoy bootstraps are not read; configuration comes from the control plane";
+const RUNTIME: &str = "is a runtime flag of Envoy and has no like here";
+const ENDPOINT: &str = "endpoints of AWS are not used; the control plane is APPMESH_XDS_ENDPOINT";
+const ONE_PROCESS: &str =
+    "there is no second process to start again; let the orchestrator restart the container";
+const READINESS: &str = "the agent command is not here; ask /ready on the admin port";
 
 /// A warning for each variable that asks for what is not here.
 pub fn warnings(env: Env<'_>) -> Vec<String> {
@@ -175,17 +247,6 @@ pub fn warnings(env: Env<'_>) -> Vec<String> {
         let value = env(name).unwrap_or_default();
         if !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false") {
             all.push(format!("{name}={value}: {instead}"));
-        }
-    }
-    for (name, plain) in [
-        ("ENVOY_ADMIN_MODE", "tcp"),
-        ("APPNET_AGENT_ADMIN_MODE", "tcp"),
-    ] {
-        let value = env(name).unwrap_or_default();
-        if !value.is_empty() && value != plain {
-            all.push(format!(
-                "{name}={value}: only tcp is served; see --admin-addr and --agent-addr"
-            ));
         }
     }
     all

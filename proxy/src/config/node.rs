@@ -40,6 +40,18 @@ impl Node {
         format!("{}/{}", self.mesh, self.name)
     }
 
+    /// Dimensions of App Mesh's own metrics.
+    pub fn dimensions(&self) -> Vec<(String, String)> {
+        let kind = match self.kind {
+            Kind::VirtualNode => "VirtualNode",
+            Kind::VirtualGateway => "VirtualGateway",
+        };
+        vec![
+            ("Mesh".to_owned(), self.mesh.clone()),
+            (kind.to_owned(), self.name.clone()),
+        ]
+    }
+
     /// Labels of every metric of this proxy.
     pub fn labels(&self) -> Vec<(String, String)> {
         let kind = match self.kind {

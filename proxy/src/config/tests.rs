@@ -38,7 +38,7 @@ fn defaults_are_app_meshs() {
     assert_eq!(config.ingress.to_string(), "0.0.0.0:15000");
     assert_eq!(config.egress.to_string(), "0.0.0.0:15001");
     assert_eq!(config.drain_wait, Duration::from_secs(20));
-    assert!((config.sampling - 0.05).abs() < f64::EPSILON);
+    assert!((config.exporters.sampler.rate() - 0.05).abs() < f64::EPSILON);
     assert_eq!(config.service_name, "m/web");
     assert_eq!(config.server_header.as_deref(), Some("envoy"));
 }
@@ -198,7 +198,7 @@ fn variables_of_app_mesh_keep_their_meaning() {
     let config = args(&[]).check(&env).expect("all valid");
     assert_eq!((config.log_filter.as_str(), config.workers), ("warn", 3));
     assert_eq!((config.admin.port(), config.agent.port()), (9911, 9912));
-    assert!((config.sampling - 1.0).abs() < f64::EPSILON);
+    assert!((config.exporters.sampler.rate() - 1.0).abs() < f64::EPSILON);
     assert_eq!(
         (config.service_name.as_str(), config.node.cluster.as_str()),
         ("shop", "c")

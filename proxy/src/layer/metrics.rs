@@ -74,6 +74,17 @@ impl Observer for Counter {
         part.counts.rq_active.dec();
         part.counts.rq_completed.inc();
         part.rq_time.observe(exchange.started.elapsed());
+        let (received, sent) = (exchange.received.get(), exchange.sent.get());
+        part.counts.rx_bytes.add(received);
+        part.counts.tx_bytes.add(sent);
+        if exchange.asked.grpc {
+            part.counts.rq_grpc_total.inc();
+        }
+        if let Some(cluster) = exchange.cluster.get() {
+            let counts = &cluster.state.stats.parts.at(exchange.worker.index).counts;
+            counts.cx_tx_bytes.add(received);
+            counts.cx_rx_bytes.add(sent);
+        }
         if let Ok(status) = StatusCode::from_u16(exchange.status.get()) {
             part.codes.count(status);
         }

@@ -29,6 +29,9 @@ use crate::exchange::Trace as TraceState;
 use crate::http::stack::Answering;
 use crate::http::stack::HttpService;
 use crate::propagation;
+use crate::sampling::Asked;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The layer of the hop.
 pub fn layer<S>() -> impl Layer<S, Service = Trace<S>> + Clone {
@@ -60,9 +63,9 @@ impl<S: HttpService> Service<Call> for Trace<S> {
 fn begin(exchange: &Exchange, headers: &mut HeaderMap) {
     let worker = &exchange.worker;
     let context = propagation::extract(headers);
-    let sampled = context
-        .and_then(|context| context.sampled)
-        .unwrap_or_else(|| worker.chance(worker.shared.policy.sampling));
+    let said = context.and_then(|context| context.sampled);
+    let said = said.filter(|_| worker.shared.policy.follow_caller);
+    let sampled = said.unwrap_or_else(|| keeps(exchange));
     let id = context.map_or_else(
         || {
             let random = (u128::from(worker.random()) << 64) | u128::from(worker.random());
@@ -90,19 +93,36 @@ fn begin(exchange: &Exchange, headers: &mut HeaderMap) {
     };
     propagation::inject(headers, id, named, sampled);
     if takes_in && sampled {
-        let user_agent = headers.get(header::USER_AGENT).cloned();
         exchange.observe(Rc::new(Hop {
             span_id,
             parent_id,
-            user_agent,
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+            forwarded: headers.contains_key(X_FORWARDED_FOR),
         }));
     }
+}
+
+/// Whether a trace that begins here is kept.
+fn keeps(exchange: &Exchange) -> bool {
+    let worker = &exchange.worker;
+    let asked = Asked {
+        host: exchange.asked.authority.as_str(),
+        method: exchange.asked.method.as_str(),
+        path: exchange.asked.path.path(),
+    };
+    let now = exchange
+        .wall
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let sampler = &worker.shared.policy.sampling;
+    sampler.keeps(asked, now.as_secs(), |share| worker.chance(share))
 }
 
 struct Hop {
     span_id: u64,
     parent_id: u64,
     user_agent: Option<HeaderValue>,
+    forwarded: bool,
 }
 
 impl Observer for Hop {
@@ -113,6 +133,9 @@ impl Observer for Hop {
         outcome(&mut attributes, exchange.status.get(), exchange.flags.get());
         let peer = exchange.connection.peer.ip().to_canonical();
         attributes.push(Attribute::new("client.address", peer.to_string()));
+        if self.forwarded {
+            attributes.push(Attribute::new("pillion.x_forwarded_for", true));
+        }
         record(
             exchange,
             attributes,
@@ -216,6 +239,9 @@ impl Observer for Attempt {
                 i64::from(self.number - 1),
             ));
         }
+        if exchange.connection.door == Door::Gateway {
+            attributes.push(Attribute::new("pillion.part", true));
+        }
         if let Some(peer) = exchange
             .cluster
             .get()
@@ -248,7 +274,7 @@ fn common(
     user_agent: Option<&HeaderValue>,
 ) -> Vec<Attribute> {
     let asked = &exchange.asked;
-    let mut attributes = Vec::with_capacity(14);
+    let mut attributes = Vec::with_capacity(18);
     attributes.push(Attribute::new("pillion.direction", direction));
     attributes.push(Attribute::new(
         "http.request.method",
@@ -262,6 +288,17 @@ fn common(
     ));
     if let Some(agent) = user_agent.and_then(|agent| agent.to_str().ok()) {
         attributes.push(Attribute::new("user_agent.original", agent.to_owned()));
+    }
+    let sizes = [
+        ("http.request.body.size", exchange.received.get()),
+        ("http.response.body.size", exchange.sent.get()),
+    ];
+    for (name, size) in sizes {
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        attributes.push(Attribute::new(name, size));
+    }
+    if let Some(upstream) = exchange.upstream_address() {
+        attributes.push(Attribute::new("network.peer.address", upstream.to_string()));
     }
     if let Some(rule) = exchange.rule.get() {
         attributes.push(Attribute::new("pillion.route", rule.name.to_string()));

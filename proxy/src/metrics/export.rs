@@ -275,6 +275,21 @@ pub(super) fn plain(metrics: &Metrics) -> Vec<(String, u64)> {
     all
 }
 
+/// Times under Envoy's plain names, by bucket.
+pub(super) fn plain_times(metrics: &Metrics) -> Vec<(String, [u64; BOUNDS.len() + 1])> {
+    let times = samples(metrics).into_iter().filter_map(|sample| {
+        let Value::Times { buckets, .. } = sample.value else {
+            return None;
+        };
+        let (scope, _) = sample.scope.words();
+        Some((
+            format!("{scope}.{}.{}", sample.object, sample.stat),
+            buckets,
+        ))
+    });
+    times.collect()
+}
+
 /// The families, as the Prometheus registry collects them.
 pub(super) struct Families {
     metrics: Metrics,
@@ -345,16 +360,7 @@ impl Families {
             .labels
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        own.iter()
-            .copied()
-            .chain(shared)
-            .map(|(name, value)| {
-                let mut pair = proto::LabelPair::default();
-                pair.set_name(name.to_owned());
-                pair.set_value(value.to_owned());
-                pair
-            })
-            .collect()
+        own.iter().copied().chain(shared).map(pair).collect()
     }
 
     fn series(&self, sample: &Sample) -> (String, proto::MetricType, proto::Metric) {
@@ -366,15 +372,12 @@ impl Families {
         }
         let labels = self.labels(&own);
         match &sample.value {
-            Value::Count(Kind::Counter, value) => {
-                (name, proto::MetricType::COUNTER, counter(*value, labels))
-            }
-            Value::Count(Kind::Gauge, value) => {
-                let mut gauge = proto::Gauge::default();
-                gauge.set_value(number(*value));
-                let mut metric = proto::Metric::from_label(labels);
-                metric.set_gauge(gauge);
-                (name, proto::MetricType::GAUGE, metric)
+            Value::Count(kind, value) => {
+                let of_kind = match kind {
+                    Kind::Counter => proto::MetricType::COUNTER,
+                    Kind::Gauge => proto::MetricType::GAUGE,
+                };
+                (name, of_kind, single(*kind, *value, labels))
             }
             Value::Times { buckets, sum_us } => {
                 let mut metric = proto::Metric::from_label(labels);
@@ -383,6 +386,31 @@ impl Families {
             }
         }
     }
+}
+
+fn pair((name, value): (&str, &str)) -> proto::LabelPair {
+    let mut pair = proto::LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+pub(super) fn pairs(labels: &[(String, String)]) -> Vec<proto::LabelPair> {
+    let labels = labels.iter();
+    labels
+        .map(|(name, value)| pair((name.as_str(), value.as_str())))
+        .collect()
+}
+
+pub(super) fn single(kind: Kind, value: u64, labels: Vec<proto::LabelPair>) -> proto::Metric {
+    if kind == Kind::Counter {
+        return counter(value, labels);
+    }
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(number(value));
+    let mut metric = proto::Metric::from_label(labels);
+    metric.set_gauge(gauge);
+    metric
 }
 
 /// Prometheus counts in floats; above 2^53 the last digits are lost, which is 285 years at a million a second.
@@ -402,7 +430,7 @@ fn counter(value: u64, labels: Vec<proto::LabelPair>) -> proto::Metric {
     metric
 }
 
-fn histogram(buckets: &[u64; BOUNDS.len() + 1], sum_us: u64) -> proto::Histogram {
+pub(super) fn histogram(buckets: &[u64; BOUNDS.len() + 1], sum_us: u64) -> proto::Histogram {
     let mut total = 0;
     let mut out = Vec::with_capacity(BOUNDS.len());
     for (bound, count) in BOUNDS.iter().zip(buckets) {
@@ -419,7 +447,7 @@ fn histogram(buckets: &[u64; BOUNDS.len() + 1], sum_us: u64) -> proto::Histogram
     histogram
 }
 
-fn family(
+pub(super) fn family(
     name: String,
     kind: proto::MetricType,
     metrics: Vec<proto::Metric>,

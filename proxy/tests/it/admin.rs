@@ -175,10 +175,15 @@ async fn the_log_level_changes_by_post_and_nonsense_is_refused() {
 async fn draining_at_once_closes_listeners_and_keeps_admin() {
     let (_ads, proxy) = live().await;
     assert_eq!(
-        call(proxy.addr("agent"), "POST", "localhost", "/drain_listeners")
-            .await
-            .unwrap()
-            .0,
+        call(
+            proxy.addr("agent"),
+            "POST",
+            "localhost",
+            "/drain_listeners?inboundonly"
+        )
+        .await
+        .unwrap()
+        .0,
         200
     );
     eventually("egress is closed", || async {
@@ -244,4 +249,139 @@ async fn the_agent_tells_how_the_control_plane_is() {
         "HEALTHY",
         "the last configuration serves"
     );
+}
+
+#[tokio::test]
+async fn times_are_printed_as_quantiles() {
+    let (_ads, proxy) = live().await;
+    let line = || async {
+        let path = "/stats?filter=%5Ecluster%5C.a%5C.upstream_rq_time%24";
+        proxy.admin("GET", path).await.1
+    };
+    assert_eq!(
+        line().await,
+        "cluster.a.upstream_rq_time: No recorded values\n"
+    );
+    proxy.get("shop.local").await;
+    let text = line().await;
+    assert!(
+        text.contains(": P0(nan,") && text.contains(" P99.5(nan,") && text.contains(" P100(nan,"),
+        "{text}"
+    );
+    let path = "/stats?format=json&filter=%5Ecluster%5C.a%5C.upstream_rq_time%24";
+    let json: Value = serde_json::from_str(&proxy.admin("GET", path).await.1).unwrap();
+    let times = &json["stats"][0]["histograms"];
+    assert_eq!(times["supported_quantiles"][3], 75.0);
+    assert_eq!(
+        times["computed_quantiles"][0]["name"],
+        "cluster.a.upstream_rq_time"
+    );
+}
+
+#[tokio::test]
+async fn config_dump_shows_the_part_that_is_asked_for() {
+    let (_ads, proxy) = live().await;
+    let path = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name&name_regex=a";
+    let dump: Value = serde_json::from_str(&proxy.admin("GET", path).await.1).unwrap();
+    assert_eq!(
+        dump,
+        serde_json::json!({"configs": [{"cluster": {"name": "a"}}]})
+    );
+    let none = proxy.admin("GET", "/config_dump?resource=nothing").await;
+    assert_eq!(none.0, 404, "{}", none.1);
+}
+
+#[tokio::test]
+async fn what_changes_something_is_asked_by_post() {
+    let (_ads, proxy) = live().await;
+    for path in [
+        "/quitquitquit",
+        "/drain_listeners",
+        "/healthcheck/fail",
+        "/healthcheck/ok",
+        "/reset_counters",
+        "/reopen_logs",
+        "/logging",
+    ] {
+        assert_eq!(proxy.admin("GET", path).await.0, 405, "{path}");
+    }
+    for path in ["/help", "/runtime", "/memory", "/hot_restart_version", "/"] {
+        assert_eq!(proxy.admin("GET", path).await.0, 200, "{path}");
+    }
+    assert_eq!(proxy.admin("POST", "/reopen_logs").await.0, 200);
+}
+
+#[tokio::test]
+async fn quitquitquit_drains_and_exits_zero() {
+    let (_ads, mut proxy) = live().await;
+    assert_eq!(proxy.admin("POST", "/quitquitquit").await.0, 200);
+    assert_eq!(proxy.ended().await, Some(0), "{}", proxy.log());
+}
+
+#[tokio::test]
+async fn the_agent_takes_ten_a_second_and_one_form_of_drain() {
+    let (_ads, proxy) = live().await;
+    let agent = |method, path| call(proxy.addr("agent"), method, "localhost", path);
+    assert_eq!(
+        agent("POST", "/drain_listeners?graceful").await.unwrap().0,
+        400
+    );
+    assert_eq!(
+        agent("POST", "/enableLogging?level=loud").await.unwrap().0,
+        400
+    );
+    assert_eq!(
+        agent("POST", "/enableLogging?level=debug").await.unwrap().0,
+        200
+    );
+    let logging = proxy.admin("POST", "/logging").await.1;
+    assert!(logging.contains("debug"), "{logging}");
+    let mut refused = 0;
+    for _ in 0..40 {
+        refused += u32::from(agent("GET", "/status").await.unwrap().0 == 429);
+    }
+    assert!(refused > 0);
+    assert_eq!(
+        proxy.admin("GET", "/ready").await.0,
+        200,
+        "admin has no rate"
+    );
+}
+
+#[tokio::test]
+async fn a_level_of_the_agent_goes_back_by_itself() {
+    let ads = Ads::start().await;
+    let mut command = crate::xds_proxy::command(&ads.addr.to_string(), &[]);
+    command.env("APPNET_AGENT_LOGGING_RESET_TIMEOUT", "1");
+    let proxy = Proxy::spawn(command).await;
+    let path = "/enableLogging?level=trace";
+    let asked = call(proxy.addr("agent"), "POST", "localhost", path).await;
+    assert_eq!(asked.unwrap().0, 200);
+    eventually("it is info again", || async {
+        let logging = proxy.admin("POST", "/logging").await.1;
+        logging.contains("all: info")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn admin_and_agent_answer_on_sockets_where_uds_is_asked_for() {
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let ads = Ads::start().await;
+    // What an earlier life left behind is taken away.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let mut command = crate::xds_proxy::command(&ads.addr.to_string(), &[]);
+    command.env("APPNET_AGENT_ADMIN_MODE", "uds");
+    command.env("APPNET_AGENT_ADMIN_UDS_PATH", &path);
+    let proxy = Proxy::spawn(command).await;
+    assert!(!proxy.has("agent"), "no port is open for it");
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let request = b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("healthStatus"), "{answer}");
 }

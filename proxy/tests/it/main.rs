@@ -6,6 +6,7 @@ mod admin;
 mod config;
 mod corpus;
 mod edge;
+mod exporters;
 mod http;
 mod ingress;
 mod mtls;

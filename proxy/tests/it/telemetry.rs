@@ -221,7 +221,8 @@ fn with_spans(
     let tasks = pillion_runtime::tasks::Tasks::new();
     let spans = Spans::start(url, Vec::new(), &tasks).unwrap();
     Plane::start_traced(resources, app, spans, |settings| {
-        settings.policy.sampling = 1.0
+        settings.policy.sampling =
+            std::sync::Arc::new(pillion_proxy::sampling::Sampler::new(0, 1.0))
     })
 }
 

@@ -217,9 +217,8 @@ async fn a_start_without_control_plane_serves_what_stands_on_disk() {
     let second = Proxy::start(away, &arguments).await;
     second.live().await;
     let took = begun.elapsed();
-    // From the call that makes the process; an optimised build on a quiet machine needs a fifth of it.
-    assert!(took < Duration::from_millis(500), "ready after {took:?}");
-    println!("ready from disk after {took:?}");
+    // From the call that makes the process, unoptimised and on a busy machine.
+    assert!(took < Duration::from_secs(1), "ready after {took:?}");
     assert_eq!(second.get(HOST).await, (200, "v1".to_owned()));
     let status = crate::xds_proxy::call(second.addr("agent"), "GET", "localhost", "/status")
         .await

@@ -98,6 +98,10 @@ impl Proxy {
         self.addresses[name]
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.addresses.contains_key(name)
+    }
+
     pub(crate) fn log(&self) -> String {
         self.log.lock().clone()
     }
