@@ -66,6 +66,8 @@ pub struct Connection {
     pub listener: Box<str>,
     /// Who called.
     pub peer: SocketAddr,
+    /// Their address, as `X-Forwarded-For` has it.
+    pub forwarded: HeaderValue,
     /// Our end.
     pub local: SocketAddr,
     /// Where it was going, if it was redirected.
@@ -105,6 +107,12 @@ impl Served {
             Filter::Tcp(_) => unreachable!("connections are served as HTTP only by HTTP chains"),
         }
     }
+}
+
+/// An address as `X-Forwarded-For` has it.
+pub fn forwarded(peer: SocketAddr) -> HeaderValue {
+    HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+        .expect("an address is visible ASCII")
 }
 
 impl Connection {

@@ -10,6 +10,7 @@ pub mod head;
 pub mod pool;
 pub mod replay;
 mod reply;
+mod rest;
 pub mod send_error;
 pub mod server;
 pub mod stack;

@@ -11,6 +11,8 @@ pub struct Limits {
     pub head: Duration,
     /// A kept HTTP/1.1 connection may be silent this long at least, and at most twice as long.
     pub idle: Duration,
+    /// One with nothing going on for so long, and at most twice as long, gives its buffers back (`http::rest`).
+    pub awake: Duration,
     /// A request body is looked at this often while it is waited for; twice in a row below [`Limits::body_rate`] ends it.
     pub body_window: Duration,
     /// Bytes a second.
@@ -24,6 +26,7 @@ impl Default for Limits {
         Limits {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(300),
+            awake: Duration::from_secs(2),
             body_window: Duration::from_secs(10),
             body_rate: 100,
             handshake: Duration::from_secs(5),

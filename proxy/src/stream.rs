@@ -26,7 +26,7 @@ pub enum Stream {
     /// Inside the process.
     Memory(DuplexStream),
     /// A stream whose first bytes were read to look at, and are read again.
-    Rewound(Bytes, Box<Stream>),
+    Rewound(Bytes, Option<Box<Stream>>),
     /// TLS on a stream, either side.
     Tls(Box<Secure>),
 }
@@ -37,9 +37,28 @@ impl Stream {
         if read.is_empty() {
             self
         } else {
-            Stream::Rewound(read, Box::new(self))
+            Stream::Rewound(read, Some(Box::new(self)))
         }
     }
+
+    /// Whether a read would say anything: bytes, an end, or an error. In memory, always.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Tcp(io) => io.poll_read_ready(cx).map(|_| ()),
+            Stream::Memory(_) => Poll::Ready(()),
+            Stream::Rewound(read, _) if !read.is_empty() => Poll::Ready(()),
+            Stream::Rewound(_, io) => behind(io).poll_readable(cx),
+            Stream::Tls(secure) => match secure.poll_good(cx) {
+                Ok(()) => secure.stream.get_mut().0.poll_readable(cx),
+                Err(_) => Poll::Ready(()),
+            },
+        }
+    }
+}
+
+fn behind(io: &mut Option<Box<Stream>>) -> &mut Stream {
+    io.as_deref_mut()
+        .expect("it is taken only when it takes its detour's place")
 }
 
 macro_rules! each {
@@ -47,7 +66,10 @@ macro_rules! each {
         match $self.get_mut() {
             Stream::Tcp($io) => $call,
             Stream::Memory($io) => $call,
-            Stream::Rewound(_, $io) => $call,
+            Stream::Rewound(_, io) => {
+                let $io = behind(io);
+                $call
+            }
             Stream::Tls(secure) => {
                 let $io = &mut secure.stream;
                 $call
@@ -62,19 +84,26 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Stream::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Stream::Memory(io) => Pin::new(io).poll_read(cx, buf),
             Stream::Tls(secure) => {
                 secure.poll_good(cx)?;
                 Pin::new(&mut secure.stream).poll_read(cx, buf)
             }
-            Stream::Rewound(read, io) if read.is_empty() => Pin::new(io).poll_read(cx, buf),
-            Stream::Rewound(read, _) => {
+            Stream::Rewound(read, _) if !read.is_empty() => {
                 let number = read.len().min(buf.remaining());
                 buf.put_slice(&read[..number]);
                 read.advance(number);
                 Poll::Ready(Ok(()))
+            }
+            Stream::Rewound(_, io) => {
+                // What was looked at has been read: the buffer goes, and with it this detour.
+                if let Some(inner) = io.take() {
+                    *this = *inner;
+                }
+                Pin::new(this).poll_read(cx, buf)
             }
         }
     }
@@ -107,7 +136,7 @@ impl AsyncWrite for Stream {
         match self {
             Stream::Tcp(io) => io.is_write_vectored(),
             Stream::Memory(io) => io.is_write_vectored(),
-            Stream::Rewound(_, io) => io.is_write_vectored(),
+            Stream::Rewound(_, io) => io.as_ref().is_some_and(|io| io.is_write_vectored()),
             Stream::Tls(secure) => secure.stream.is_write_vectored(),
         }
     }

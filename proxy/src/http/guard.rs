@@ -59,6 +59,10 @@ pub struct Edge {
     open: AtomicU64,
     answering: AtomicBool,
     tunnel: AtomicBool,
+    /// hyper waits for a request of which nothing has come.
+    silent: AtomicBool,
+    /// Something was written that is not known to be out: hyper flushes when it holds nothing more.
+    unflushed: AtomicBool,
     cut: OnceLock<Cut>,
 }
 
@@ -94,6 +98,17 @@ impl Edge {
     /// The bytes are no longer HTTP.
     pub fn tunnel(&self) {
         self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests so far, if nothing at all is going on: hyper then holds nothing that it could not be given anew.
+    pub fn at_rest(&self) -> Option<u64> {
+        let called = self.called.load(Ordering::Relaxed);
+        let rests = self.silent.load(Ordering::Relaxed)
+            && !self.unflushed.load(Ordering::Relaxed)
+            && self.open.load(Ordering::Relaxed) == 0
+            && self.heads.load(Ordering::Relaxed) == called
+            && !self.is_tunnel();
+        rests.then_some(called)
     }
 
     /// How the guard ended the connection, if it did.
@@ -143,8 +158,20 @@ impl Guard {
         }
     }
 
+    /// Until there is something to read, or nobody has said anything for too long: then false.
+    pub(super) async fn readable(&mut self) -> bool {
+        let limit = self.limits.idle;
+        let readable = std::future::poll_fn(|cx| self.stream.poll_readable(cx));
+        let spoke = tokio::time::timeout(limit, readable).await.is_ok();
+        if !spoke {
+            self.edge.cut.get_or_init(|| Cut::Idle);
+        }
+        spoke
+    }
+
     /// Bytes have come, behind the first `before` ones of `buf`.
     fn seen(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        self.edge.silent.store(false, Ordering::Relaxed);
         let mut encode = Vec::new();
         let fresh = &buf.filled()[before..];
         let followed = self.scanner.scan(fresh, &mut |at| encode.push(at));
@@ -180,6 +207,8 @@ impl Guard {
         }
         let wanted = self.scanner.wanted();
         let heads = self.scanner.heads();
+        let silent = wanted == Wanted::Request;
+        self.edge.silent.store(silent, Ordering::Relaxed);
         let another = wanted == Wanted::Head && self.clock.mark != heads;
         if self.clock.sleep.is_none() || self.clock.wanted != wanted || another {
             self.clock.strikes = 0;
@@ -295,7 +324,9 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.edge.unflushed.store(true, Ordering::Relaxed);
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -303,7 +334,9 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        this.edge.unflushed.store(true, Ordering::Relaxed);
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -311,7 +344,12 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            this.edge.unflushed.store(false, Ordering::Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -22,7 +22,6 @@ use http::request;
 use http::uri::Authority;
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
@@ -40,6 +39,7 @@ use super::reply::close;
 use super::reply::conclude;
 use super::reply::finish;
 use super::reply::reply;
+use super::rest;
 use super::stack::HttpService;
 use super::tunnel;
 use super::tunnel::Tunnels;
@@ -67,7 +67,7 @@ use crate::worker::Worker;
 /// connection. Together they may have a connection window in and a send buffer each out.
 const STREAMS: u32 = 1024;
 /// Bytes of a header list, both versions.
-const HEADERS: usize = 64 * 1024;
+pub(super) const HEADERS: usize = 64 * 1024;
 
 /// An upgrade that the connection manager does not pass on, or a method it does not know here.
 #[derive(Debug, thiserror::Error)]
@@ -163,45 +163,30 @@ pub async fn serve<S: HttpService>(
     };
     let ended = if http2 {
         counts.cx_http2_total.inc();
-        let connection = http2::Builder::new(StreamExecutor::new(worker.shared.metrics.clone()))
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(pool::STREAM_WINDOW)
-            .initial_connection_window_size(pool::CONNECTION_WINDOW)
-            .max_send_buf_size(pool::SEND_BUFFER)
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEADERS as u32)
-            .enable_connect_protocol()
-            .serve_connection(TokioIo::new(stream), front);
+        let mut connection = Box::pin(
+            http2::Builder::new(StreamExecutor::new(worker.shared.metrics.clone()))
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(pool::STREAM_WINDOW)
+                .initial_connection_window_size(pool::CONNECTION_WINDOW)
+                .max_send_buf_size(pool::SEND_BUFFER)
+                .max_concurrent_streams(STREAMS)
+                .max_header_list_size(HEADERS as u32)
+                .enable_connect_protocol()
+                .serve_connection(TokioIo::new(stream), front),
+        );
         // A caller that is here already is told to go (GOAWAY); one that comes later is served until listeners close.
         let until = if worker.stage() == Stage::Serving {
             Stage::Announcing
         } else {
             Stage::Closing
         };
-        until_drained(
-            connection,
-            http2::Connection::graceful_shutdown,
-            until,
-            &worker,
-        )
-        .await
+        let shut = http2::Connection::graceful_shutdown;
+        until_drained(connection.as_mut(), shut, until, &worker).await
     } else {
         counts.cx_http1_total.inc();
         let limits = worker.shared.policy.limits;
         let guard = Guard::new(stream, Arc::clone(&connection.edge), limits);
-        // hyper's own clock runs while a connection is idle, and costs a timer a request: the guard has a better one.
-        let serving = http1::Builder::new()
-            .header_read_timeout(None)
-            .max_header_size(HEADERS)
-            .serve_connection(TokioIo::new(guard), front)
-            .with_upgrades();
-        until_drained(
-            serving,
-            http1::UpgradeableConnection::graceful_shutdown,
-            Stage::Closing,
-            &worker,
-        )
-        .await
+        rest::serve(guard, front, &connection.edge, &worker).await
     };
     counts.cx_active.dec();
     match connection.edge.cut() {
@@ -217,9 +202,9 @@ pub async fn serve<S: HttpService>(
     }
 }
 
-/// Drives a connection; asks it to end when the drain comes to `until`, and drops it at the cut.
-async fn until_drained<C>(
-    connection: C,
+/// Drives a connection; asks it to end when the drain comes to `until`, and gives it up at the cut.
+pub(super) async fn until_drained<C>(
+    mut connection: Pin<&mut C>,
     shut: fn(Pin<&mut C>),
     until: Stage,
     worker: &Worker,
@@ -227,7 +212,6 @@ async fn until_drained<C>(
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    tokio::pin!(connection);
     let mut watch = Watch::default();
     // An HTTP/1.1 connection whose answer times out unread ends with it; HTTP/2 streams are watched one by one.
     tokio::select! {
@@ -241,7 +225,7 @@ where
 }
 
 /// Takes the requests of one connection.
-struct Front<S> {
+pub(super) struct Front<S> {
     stack: RefCell<S>,
     tunnels: Tunnels,
     connection: Rc<Connection>,

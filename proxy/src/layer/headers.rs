@@ -3,8 +3,6 @@
 //! would tell the proxy with `x-envoy-*` (timeouts, retries) is taken out, as App Mesh ignored it; at an edge everything
 //! of that name.
 
-use std::fmt::Write;
-
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -65,19 +63,10 @@ impl<S: HttpService> Service<Call> for Headers<S> {
 fn dress(headers: &mut HeaderMap, exchange: &Exchange) {
     let edge = exchange.served.http().manager.use_remote_address;
     if edge {
-        let ours: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("x-envoy-"))
-            .cloned()
-            .collect();
-        for name in ours {
-            headers.remove(name);
-        }
-        let caller = exchange.connection.peer.ip().to_canonical().to_string();
-        append_address(headers, &caller);
-        if let Ok(caller) = HeaderValue::from_str(&caller) {
-            headers.insert(EXTERNAL_ADDRESS.clone(), caller);
-        }
+        forget_ours(headers);
+        let caller = &exchange.connection.forwarded;
+        append_address(headers, caller);
+        headers.insert(EXTERNAL_ADDRESS.clone(), caller.clone());
     } else {
         for command in COMMANDS {
             headers.remove(command);
@@ -93,13 +82,25 @@ fn dress(headers: &mut HeaderMap, exchange: &Exchange) {
     if edge || !headers.contains_key(&REQUEST_ID) {
         let random =
             (u128::from(exchange.worker.random()) << 64) | u128::from(exchange.worker.random());
-        if let Ok(id) = HeaderValue::from_str(&uuid(random)) {
+        if let Ok(id) = HeaderValue::from_bytes(&uuid(random)) {
             headers.insert(REQUEST_ID.clone(), id);
         }
     }
 }
 
-fn append_address(headers: &mut HeaderMap, address: &str) {
+/// Takes out what only we may say. Most callers say nothing of the kind.
+fn forget_ours(headers: &mut HeaderMap) {
+    let is_ours = |name: &&HeaderName| name.as_str().starts_with("x-envoy-");
+    if !headers.keys().any(|name| is_ours(&name)) {
+        return;
+    }
+    let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+fn append_address(headers: &mut HeaderMap, address: &HeaderValue) {
     let chain: Vec<&str> = headers
         .get_all(&FORWARDED_FOR)
         .iter()
@@ -107,26 +108,35 @@ fn append_address(headers: &mut HeaderMap, address: &str) {
         .collect();
     let known = chain.join(",");
     let next = if known.is_empty() || known.len() > LONGEST_CHAIN {
-        address.to_owned()
+        Ok(address.clone())
     } else {
-        format!("{known},{address}")
+        forget_ours(headers);
+        let caller = &exchange.connection.forwarded;
+        append_address(headers, caller);
+        headers.insert(EXTERNAL_ADDRESS.clone(), caller.clone());
+    } else {
+        for command in COMMANDS {
+            headers.remove(command);
+        }
     };
-    if let Ok(value) = HeaderValue::from_str(&next) {
+    if let Ok(value) = next {
         headers.insert(FORWARDED_FOR.clone(), value);
     }
 }
 
 /// A random (version 4) UUID of these bits.
-fn uuid(random: u128) -> String {
+fn uuid(random: u128) -> [u8; 36] {
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let mut text = String::with_capacity(36);
-    for (index, letter) in hex.chars().enumerate() {
-        if matches!(index, 8 | 12 | 16 | 20) {
-            text.push('-');
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            at += 1;
         }
-        let written = text.write_char(letter);
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        for digit in [byte >> 4, byte & 0xf] {
+            text[at] = b"0123456789abcdef"[usize::from(digit)];
+            at += 1;
+        }
     }
     text
 }
@@ -137,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_request_id_is_a_version_4_uuid() {
-        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(&uuid(0), b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(&uuid(u128::MAX), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
     #[test]
@@ -146,7 +156,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(&FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
         headers.append(&FORWARDED_FOR, HeaderValue::from_static("2.2.2.2"));
-        append_address(&mut headers, "3.3.3.3");
+        append_address(&mut headers, &HeaderValue::from_static("3.3.3.3"));
         assert_eq!(headers.get_all(&FORWARDED_FOR).iter().count(), 1);
         assert_eq!(headers[&FORWARDED_FOR], "1.1.1.1,2.2.2.2,3.3.3.3");
     }

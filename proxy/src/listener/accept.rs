@@ -28,6 +28,7 @@ use super::SocketName;
 use super::origin;
 use super::sniff;
 use crate::descriptors::Descriptor;
+use crate::exchange;
 use crate::exchange::Connection;
 use crate::exchange::Door;
 use crate::exchange::Served;
@@ -226,7 +227,7 @@ impl<S: HttpService> Doorkeeper<S> {
         let counts = listener.stats.parts.at(self.worker.index);
         let (ip, port) = (way.destination.ip(), way.destination.port());
         let (hello, stream) = if listener.needs_hello(ip, port) {
-            self.unless_closing(sniff::hello(stream)).await?
+            Box::pin(self.unless_closing(sniff::hello(stream))).await?
         } else {
             (Hello::default(), stream)
         };
@@ -234,17 +235,18 @@ impl<S: HttpService> Doorkeeper<S> {
             counts.no_filter_chain.inc();
             return Err(io::Error::other("no filter chain matches"));
         };
-        let (stream, secured) = self.secure(stream, &chain, listener).await?;
+        let (stream, secured) = Box::pin(self.secure(stream, &chain, listener)).await?;
         let connection = self.connection(way, hello, secured, &snapshot, (&chain, listener));
         match &chain.filter {
             Filter::Tcp(tcp) => {
-                tcp::serve(stream, tcp, connection, snapshot, Rc::clone(&self.worker)).await
+                let worker = Rc::clone(&self.worker);
+                Box::pin(tcp::serve(stream, tcp, connection, snapshot, worker)).await
             }
             Filter::Http(http) => {
                 let (http2, stream) = match http.manager.codec {
                     Codec::Http1 => (false, stream),
                     Codec::Http2 => (true, stream),
-                    Codec::Auto => self.unless_closing(version(stream)).await?,
+                    Codec::Auto => Box::pin(self.unless_closing(version(stream))).await?,
                 };
                 origin::no_circle(way.peer, way.original)?;
                 let parts = (self.stack.clone(), self.tunnels.clone());
@@ -334,6 +336,7 @@ impl<S: HttpService> Doorkeeper<S> {
             door: self.door(listener),
             listener: Box::from(listener.name()),
             peer: way.peer,
+            forwarded: exchange::forwarded(way.peer),
             local: way.local,
             original: way.original,
             destination: way.destination,

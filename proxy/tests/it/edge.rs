@@ -158,3 +158,45 @@ async fn pipelined_requests_are_answered_in_their_order() {
         from += found.unwrap_or_else(|| panic!("no {number} after {from} in {answers}"));
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_has_come_to_rest_is_served_like_any_other() {
+    let awake = Duration::from_millis(20);
+    let plane = limited(|limits| limits.awake = awake).await;
+    let mut socket = TcpStream::connect(plane.egress()).await.unwrap();
+    for turn in ["one", "two", "six"] {
+        // The rest itself, not a wait for it: twice `awake` is the longest it takes to begin.
+        tokio::time::sleep(awake * 5).await;
+        let request = format!("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\n{turn}");
+        let (before, after) = request.split_at(10);
+        socket.write_all(before.as_bytes()).await.unwrap();
+        tokio::time::sleep(awake * 5).await;
+        socket.write_all(after.as_bytes()).await.unwrap();
+        until(&mut socket, turn).await;
+    }
+    socket
+        .write_all(b"GET /slow HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let slow = to_the_end(&mut socket).await;
+    assert!(slow.starts_with("HTTP/1.1 200"), "{slow}");
+}
+
+#[tokio::test]
+async fn a_connection_at_rest_is_closed_when_it_has_been_idle_too_long() {
+    let plane = limited(|limits| {
+        limits.awake = Duration::from_millis(20);
+        limits.idle = Duration::from_millis(150);
+    })
+    .await;
+    let mut socket = TcpStream::connect(plane.egress()).await.unwrap();
+    socket
+        .write_all(b"POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\none")
+        .await
+        .unwrap();
+    until(&mut socket, "one").await;
+    assert_eq!(to_the_end(&mut socket).await, "");
+    plane
+        .eventually_stat("http.egress.downstream_cx_idle_timeout", 1)
+        .await;
+}
