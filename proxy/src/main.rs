@@ -16,6 +16,10 @@ use pillion_proxy::descriptors;
 use pillion_proxy::intercept;
 use pillion_runtime::telemetry;
 
+/// A request is some forty small allocations: docs/adr/007 has what this one saves.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const BAD_CONFIGURATION: u8 = 2;
 /// Threads for xDS, admin, export and logs; requests never run here.
 const CONTROL_THREADS: usize = 2;

@@ -156,6 +156,14 @@ impl RouteTable {
 }
 
 impl Rule {
+    /// The host that upstream is told, where the rule changes it.
+    pub fn host_rewrite(&self) -> Option<&http::uri::Authority> {
+        match &self.action {
+            Action::Forward(forward) => forward.host_rewrite.as_ref(),
+            Action::Respond { .. } => None,
+        }
+    }
+
     fn compile(route: &xds::Route, host: &Arc<str>, table: &Arc<str>) -> Result<Rule, String> {
         let at = |why: String| format!("routes[{}].{why}", route.name);
         Ok(Rule {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The one timer of an exchange: the route's deadline, which runs from the request's last byte as Envoy's does, and the
 //! idle limit, which any byte in either direction puts off. Progress only notes the time; the timer is re-armed when it
-//! fires too early, so a busy stream costs no timer operation per frame.
+//! fires too early, so a busy stream costs no timer operation per frame. What an exchange leaves behind, armed as it is,
+//! the next one takes over: a request that is answered in time costs no timer operation either.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -15,6 +16,19 @@ use std::time::Instant;
 use tokio::time::Sleep;
 
 use super::Event;
+
+/// Timers kept for later exchanges, on each thread.
+const SPARE: usize = 1024;
+
+thread_local! {
+    static LEFT: RefCell<Vec<Pin<Box<Sleep>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A timer that fires at `next` or earlier; whoever waits for it looks at the clock.
+fn take(next: Instant) -> Pin<Box<Sleep>> {
+    let left = LEFT.with_borrow_mut(Vec::pop);
+    left.unwrap_or_else(|| Box::pin(tokio::time::sleep_until(next.into())))
+}
 
 /// Which limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +95,7 @@ impl Timer {
                 return Poll::Pending;
             };
             let mut slot = self.sleep.borrow_mut();
-            let sleep = slot.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
+            let sleep = slot.get_or_insert_with(|| take(next));
             // Later is left alone until it fires: re-arming on every frame is what this avoids.
             if sleep.deadline().into_std() > next {
                 sleep.as_mut().reset(next.into());
@@ -98,5 +112,21 @@ impl Timer {
             }
             sleep.as_mut().reset(next.into());
         }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let Some(sleep) = self.sleep.take() else {
+            return;
+        };
+        // With its thread goes what is left; the timer then just ends.
+        let kept = LEFT.try_with(|left| {
+            let mut left = left.borrow_mut();
+            if left.len() < SPARE {
+                left.push(sleep);
+            }
+        });
+        debug_assert!(kept.is_ok() || std::thread::panicking());
     }
 }

@@ -308,10 +308,8 @@ fn upstream_request(
     http2: bool,
 ) -> Result<Request<Body>, RequestError> {
     let (mut parts, body) = request.into_parts();
-    let authority = parts
-        .extensions
-        .remove::<http::uri::Authority>()
-        .unwrap_or(exchange.asked.authority.clone());
+    let rewritten = exchange.rule.get().and_then(|rule| rule.host_rewrite());
+    let authority = rewritten.unwrap_or(&exchange.asked.authority).clone();
     if exchange.asked.version == Version::HTTP_2 {
         head::join_cookies(&mut parts.headers);
     }

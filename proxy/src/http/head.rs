@@ -148,8 +148,9 @@ pub fn admit(head: &mut request::Parts) -> Result<Target, HeadError> {
         return Err(HeadError::Target);
     }
     let authority = authority(head)?;
-    let upgrade = upgrade(head);
-    let trailers = mentions(&head.headers, &header::TE, "trailers");
+    let of_hop = has_hop_by_hop(&head.headers);
+    let upgrade = if of_hop { upgrade(head) } else { None };
+    let trailers = of_hop && mentions(&head.headers, &header::TE, "trailers");
     strip_hop_by_hop(&mut head.headers);
     head.headers.remove(header::EXPECT);
     head.headers.remove(header::HOST);
@@ -172,6 +173,15 @@ pub fn admit(head: &mut request::Parts) -> Result<Target, HeadError> {
 
 fn framing(head: &mut request::Parts) -> Result<(), HeadError> {
     let headers = &mut head.headers;
+    let framed = |name: &HeaderName| {
+        matches!(
+            name.as_str(),
+            "transfer-encoding" | "content-length" | "expect"
+        )
+    };
+    if !headers.keys().any(framed) {
+        return Ok(());
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let alone = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -296,8 +306,23 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// Whether anything concerns one connection only. Most heads have nothing of the kind, and one look at their names costs
+/// less than to ask for each.
+fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    let is_one = |name: &HeaderName| {
+        matches!(
+            name.as_str(),
+            "connection" | "keep-alive" | "proxy-connection" | "http2-settings" | "upgrade" | "te"
+        )
+    };
+    headers.keys().any(is_one)
+}
+
 /// Takes out what concerns one connection only, and what `Connection` nominates.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if !has_hop_by_hop(headers) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .map(str::to_ascii_lowercase)

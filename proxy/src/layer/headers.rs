@@ -110,14 +110,7 @@ fn append_address(headers: &mut HeaderMap, address: &HeaderValue) {
     let next = if known.is_empty() || known.len() > LONGEST_CHAIN {
         Ok(address.clone())
     } else {
-        forget_ours(headers);
-        let caller = &exchange.connection.forwarded;
-        append_address(headers, caller);
-        headers.insert(EXTERNAL_ADDRESS.clone(), caller.clone());
-    } else {
-        for command in COMMANDS {
-            headers.remove(command);
-        }
+        HeaderValue::from_bytes(&[known.as_bytes(), b",", address.as_bytes()].concat())
     };
     if let Ok(value) = next {
         headers.insert(FORWARDED_FOR.clone(), value);

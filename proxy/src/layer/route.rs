@@ -188,13 +188,12 @@ fn direct(call: &mut Call) -> Result<Option<Response<Body>>, RequestError> {
         }
         *call.request.uri_mut() = uri;
     }
-    if let Some(host) = &forward.host_rewrite {
-        if let Ok(original) = HeaderValue::from_str(call.exchange.asked.authority.as_str()) {
-            call.request
-                .headers_mut()
-                .insert("x-envoy-original-host", original);
-        }
-        call.request.extensions_mut().insert(host.clone());
+    if forward.host_rewrite.is_some()
+        && let Ok(original) = HeaderValue::from_str(call.exchange.asked.authority.as_str())
+    {
+        call.request
+            .headers_mut()
+            .insert("x-envoy-original-host", original);
     }
     Ok(None)
 }
