@@ -159,98 +159,100 @@ async fn every_variable_without_effect_is_answered_with_what_takes_its_place() {
     assert!(!proxy.log().contains("JAEGER"), "{}", proxy.log());
 }
 
+/// Each with a value, and where in `--check` it shows as what.
+const EFFECTIVE: [(&str, &str, &str, &str); 18] = [
+    (
+        "APPMESH_RESOURCE_CLUSTER",
+        "shop",
+        "/node/cluster",
+        "\"shop\"",
+    ),
+    (
+        "APPMESH_SDS_SOCKET_PATH",
+        "/run/a.sock",
+        "/sds",
+        "\"unix:///run/a.sock\"",
+    ),
+    (
+        "APPMESH_METRIC_EXTENSION_VERSION",
+        "1",
+        "/metrics_extension",
+        "true",
+    ),
+    ("ENVOY_LOG_LEVEL", "critical", "/log_filter", "\"error\""),
+    (
+        "ENVOY_INITIAL_FETCH_TIMEOUT",
+        "9",
+        "/initial_fetch_timeout_s",
+        "9",
+    ),
+    (
+        "ENVOY_ADMIN_MODE",
+        "uds",
+        "/admin_socket",
+        "\"/tmp/envoy_admin.sock\"",
+    ),
+    (
+        "APPNET_AGENT_ADMIN_MODE",
+        "uds",
+        "/agent_socket",
+        "\"/run/agent.sock\"",
+    ),
+    (
+        "APPNET_AGENT_ADMIN_UDS_PATH",
+        "/run/agent.sock",
+        "/agent_socket",
+        "\"/run/agent.sock\"",
+    ),
+    (
+        "ENABLE_ENVOY_XRAY_TRACING",
+        "1",
+        "/xray_daemon",
+        "\"10.0.0.7:2001\"",
+    ),
+    (
+        "AWS_XRAY_DAEMON_ADDRESS",
+        "10.0.0.7",
+        "/xray_daemon",
+        "\"10.0.0.7:2001\"",
+    ),
+    (
+        "XRAY_DAEMON_PORT",
+        "2001",
+        "/xray_daemon",
+        "\"10.0.0.7:2001\"",
+    ),
+    ("XRAY_SAMPLING_RATE", "0.25", "/sampling_rate", "0.25"),
+    ("XRAY_SEGMENT_NAME", "s", "/service_name", "\"s\""),
+    (
+        "ENABLE_ENVOY_DOG_STATSD",
+        "1",
+        "/statsd",
+        "\"Udp(10.0.0.8:9125)\"",
+    ),
+    (
+        "STATSD_ADDRESS",
+        "10.0.0.8",
+        "/statsd",
+        "\"Udp(10.0.0.8:9125)\"",
+    ),
+    ("STATSD_PORT", "9125", "/statsd", "\"Udp(10.0.0.8:9125)\""),
+    ("LISTENER_DRAIN_WAIT_TIME_S", "30", "/drain_wait_s", "30"),
+    (
+        "AWS_REGION",
+        "eu-west-1",
+        "/node/id",
+        "\"mesh/m/virtualNode/web\"",
+    ),
+];
+
 #[tokio::test]
 async fn every_variable_with_effect_shows_in_what_holds() {
-    let values = [
-        (
-            "APPMESH_RESOURCE_CLUSTER",
-            "shop",
-            "/node/cluster",
-            "\"shop\"",
-        ),
-        (
-            "APPMESH_SDS_SOCKET_PATH",
-            "/run/a.sock",
-            "/sds",
-            "\"unix:///run/a.sock\"",
-        ),
-        (
-            "APPMESH_METRIC_EXTENSION_VERSION",
-            "1",
-            "/metrics_extension",
-            "true",
-        ),
-        ("ENVOY_LOG_LEVEL", "critical", "/log_filter", "\"error\""),
-        (
-            "ENVOY_INITIAL_FETCH_TIMEOUT",
-            "9",
-            "/initial_fetch_timeout_s",
-            "9",
-        ),
-        (
-            "ENVOY_ADMIN_MODE",
-            "uds",
-            "/admin_socket",
-            "\"/tmp/envoy_admin.sock\"",
-        ),
-        (
-            "APPNET_AGENT_ADMIN_MODE",
-            "uds",
-            "/agent_socket",
-            "\"/run/agent.sock\"",
-        ),
-        (
-            "APPNET_AGENT_ADMIN_UDS_PATH",
-            "/run/agent.sock",
-            "/agent_socket",
-            "\"/run/agent.sock\"",
-        ),
-        (
-            "ENABLE_ENVOY_XRAY_TRACING",
-            "1",
-            "/xray_daemon",
-            "\"10.0.0.7:2001\"",
-        ),
-        (
-            "AWS_XRAY_DAEMON_ADDRESS",
-            "10.0.0.7",
-            "/xray_daemon",
-            "\"10.0.0.7:2001\"",
-        ),
-        (
-            "XRAY_DAEMON_PORT",
-            "2001",
-            "/xray_daemon",
-            "\"10.0.0.7:2001\"",
-        ),
-        ("XRAY_SAMPLING_RATE", "0.25", "/sampling_rate", "0.25"),
-        ("XRAY_SEGMENT_NAME", "s", "/service_name", "\"s\""),
-        (
-            "ENABLE_ENVOY_DOG_STATSD",
-            "1",
-            "/statsd",
-            "\"Udp(10.0.0.8:9125)\"",
-        ),
-        (
-            "STATSD_ADDRESS",
-            "10.0.0.8",
-            "/statsd",
-            "\"Udp(10.0.0.8:9125)\"",
-        ),
-        ("STATSD_PORT", "9125", "/statsd", "\"Udp(10.0.0.8:9125)\""),
-        ("LISTENER_DRAIN_WAIT_TIME_S", "30", "/drain_wait_s", "30"),
-        (
-            "AWS_REGION",
-            "eu-west-1",
-            "/node/id",
-            "\"mesh/m/virtualNode/web\"",
-        ),
-    ];
     let mut command = command("127.0.0.1:8701", &["--check"]);
-    command.envs(values.iter().map(|(name, value, ..)| (name, value)));
+    command.envs(EFFECTIVE.iter().map(|(name, value, ..)| (name, value)));
     let output = command.output().await.unwrap();
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for (name, _, pointer, wanted) in values {
+    for (name, _, pointer, wanted) in EFFECTIVE {
         let found = shown.pointer(pointer).map(ToString::to_string);
         assert_eq!(found.as_deref(), Some(wanted), "{name} in {shown}");
     }
