@@ -289,11 +289,12 @@ impl Run<'_> {
         match self.workload.act {
             Act::Load | Act::Churn => measure::closed(running, self.workload, length).await,
             Act::Idle => {
-                let connections = if self.plan.thorough {
+                let most = if self.plan.thorough {
                     self.workload.connections
                 } else {
                     500
                 };
+                let connections = most.min(program::connections_allowed());
                 measure::idle(
                     running,
                     Workload {

@@ -54,6 +54,16 @@ pub(crate) fn stand_apart(realtime: bool) -> anyhow::Result<Launch> {
     Ok(launch)
 }
 
+/// Connections that a proxy may take in with this process's limit on descriptors, which it inherits: each may need one
+/// more upstream, and there are others.
+pub(crate) fn connections_allowed() -> usize {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let descriptors = limit.map_or(1024, |(soft, _)| soft);
+    usize::try_from(descriptors / 2)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(256)
+}
+
 pub(crate) struct Program {
     name: String,
     child: Child,
