@@ -237,6 +237,7 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Report> {
                     whole.workloads.push(measured);
                 }
                 whole.versions.extend(next.versions);
+                whole.command = format!("{}\n{}", whole.command, next.command);
             }
         }
     }

@@ -18,7 +18,12 @@ pub(crate) fn document(report: &Report) -> String {
         machine.kernel,
         report.rounds,
         report.seconds,
-        command(&report.command)
+        report
+            .command
+            .lines()
+            .map(command)
+            .collect::<Vec<_>>()
+            .join("\n")
     );
     text += "| peer | version |\n|---|---|\n";
     for (peer, version) in &report.versions {
