@@ -37,6 +37,7 @@ use crate::route::Rule;
 use crate::snapshot::Filter;
 use crate::snapshot::chain::Hello;
 use crate::snapshot::chain::Http;
+use crate::tls::session::Session;
 use crate::worker::Held;
 use crate::worker::Worker;
 
@@ -76,10 +77,8 @@ pub struct Connection {
     pub destination: SocketAddr,
     /// How it began.
     pub hello: Hello,
-    /// Whether TLS was terminated.
-    pub tls: bool,
-    /// URI of the caller's certificate.
-    pub peer_uri: Option<String>,
+    /// What the handshake said, if TLS was terminated.
+    pub tls: Option<Box<Session>>,
     /// Negotiated server name.
     pub server_name: Option<Box<str>>,
     /// The chain it is served by, looked up again when the configuration changes.
@@ -136,7 +135,8 @@ impl Connection {
                     listener.choose(self.destination.ip(), self.destination.port(), &self.hello)
                 })
                 .filter(|chain| {
-                    matches!(chain.filter, Filter::Http(_)) && chain.tls.is_some() == self.tls
+                    matches!(chain.filter, Filter::Http(_))
+                        && chain.tls.is_some() == self.tls.is_some()
                 });
             let next = match chosen {
                 Some(chain) => Served {

@@ -222,7 +222,7 @@ impl Story {
             remote: connection.peer,
             local: connection.local,
             server_name: connection.server_name.as_deref(),
-            peer_uri: connection.peer_uri.as_deref(),
+            tls: connection.tls.as_deref(),
             route: None,
             connection: connection.id,
             trace_id: None,

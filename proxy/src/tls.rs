@@ -5,6 +5,7 @@
 //! (`standing`). Material that cannot be used never replaces material that can.
 
 mod material;
+pub mod session;
 pub mod standing;
 pub mod verify;
 
@@ -286,10 +287,4 @@ fn protocols(said: &[String], otherwise: &[&str]) -> Vec<Vec<u8>> {
             .collect();
     }
     said.iter().map(|name| name.as_bytes().to_vec()).collect()
-}
-
-/// The first URI in a peer's certificate, for logs.
-pub fn peer_uri(certificates: Option<&[CertificateDer<'_>]>) -> Option<String> {
-    let leaf = webpki::EndEntityCert::try_from(certificates?.first()?).ok()?;
-    leaf.valid_uri_names().next().map(str::to_owned)
 }

@@ -14,6 +14,7 @@ use pillion_xds::listener as xds;
 
 use super::operator::Operator;
 use crate::error::Flags;
+use crate::tls::session::Session;
 
 const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
 %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
@@ -91,8 +92,8 @@ pub struct Line<'a> {
     pub local: SocketAddr,
     /// SNI.
     pub server_name: Option<&'a str>,
-    /// URI of the caller's certificate.
-    pub peer_uri: Option<&'a str>,
+    /// What the caller's handshake said.
+    pub tls: Option<&'a Session>,
     /// Route.
     pub route: Option<&'a str>,
     /// Number of the connection.
@@ -275,7 +276,7 @@ mod tests {
             remote: SocketAddr::from(([10, 0, 0, 1], 5)),
             local: SocketAddr::from(([10, 0, 0, 2], 6)),
             server_name: None,
-            peer_uri: None,
+            tls: None,
             route: Some("r"),
             connection: 1,
             trace_id: None,

@@ -10,6 +10,8 @@ use http::HeaderValue;
 use super::format::Line;
 use super::format::Names;
 use super::time;
+use crate::tls::session::Fact;
+use crate::tls::session::Session;
 
 #[derive(Debug)]
 pub(super) enum Operator {
@@ -37,7 +39,9 @@ pub(super) enum Operator {
     },
     LocalPort,
     ServerName,
-    PeerUri,
+    TlsVersion,
+    TlsCipher,
+    Caller(Fact),
     RouteName,
     ConnectionId,
     TraceId,
@@ -82,7 +86,7 @@ const GRPC: [(&str, &str); 17] = [
 
 /// Operators of Envoy whose value never exists here: no filter writes metadata or filter state, and the rest is not kept.
 /// A format that names them must not cost the listener.
-const ABSENT: [&str; 44] = [
+const ABSENT: [&str; 35] = [
     "CONNECTION_TERMINATION_DETAILS",
     "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
     "DOWNSTREAM_HANDSHAKE_DURATION",
@@ -95,16 +99,7 @@ const ABSENT: [&str; 44] = [
     "DOWNSTREAM_PEER_CERT",
     "DOWNSTREAM_PEER_CERT_V_END",
     "DOWNSTREAM_PEER_CERT_V_START",
-    "DOWNSTREAM_PEER_DNS_SAN",
-    "DOWNSTREAM_PEER_FINGERPRINT_1",
-    "DOWNSTREAM_PEER_FINGERPRINT_256",
-    "DOWNSTREAM_PEER_IP_SAN",
-    "DOWNSTREAM_PEER_ISSUER",
-    "DOWNSTREAM_PEER_SERIAL",
-    "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_TLS_CIPHER",
     "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_TLS_VERSION",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "DOWNSTREAM_WIRE_BYTES_RECEIVED",
     "DOWNSTREAM_WIRE_BYTES_SENT",
@@ -171,7 +166,16 @@ impl Names {
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::LocalAddress { port: false },
             "DOWNSTREAM_LOCAL_PORT" => Operator::LocalPort,
             "REQUESTED_SERVER_NAME" => Operator::ServerName,
-            "DOWNSTREAM_PEER_URI_SAN" => Operator::PeerUri,
+            "DOWNSTREAM_TLS_VERSION" => Operator::TlsVersion,
+            "DOWNSTREAM_TLS_CIPHER" => Operator::TlsCipher,
+            "DOWNSTREAM_PEER_URI_SAN" => Operator::Caller(Fact::Uris),
+            "DOWNSTREAM_PEER_DNS_SAN" => Operator::Caller(Fact::Names),
+            "DOWNSTREAM_PEER_IP_SAN" => Operator::Caller(Fact::Addresses),
+            "DOWNSTREAM_PEER_SUBJECT" => Operator::Caller(Fact::Subject),
+            "DOWNSTREAM_PEER_ISSUER" => Operator::Caller(Fact::Issuer),
+            "DOWNSTREAM_PEER_SERIAL" => Operator::Caller(Fact::Serial),
+            "DOWNSTREAM_PEER_FINGERPRINT_256" => Operator::Caller(Fact::Fingerprint256),
+            "DOWNSTREAM_PEER_FINGERPRINT_1" => Operator::Caller(Fact::Fingerprint1),
             "ROUTE_NAME" => Operator::RouteName,
             "CONNECTION_ID" => Operator::ConnectionId,
             "TRACE_ID" => Operator::TraceId,
@@ -284,7 +288,15 @@ impl Operator {
             Operator::LocalAddress { port: false } => show(line.local.ip(), out),
             Operator::LocalPort => show(line.local.port(), out),
             Operator::ServerName => optional(line.server_name, out),
-            Operator::PeerUri => optional(line.peer_uri, out),
+            Operator::TlsVersion => optional(line.tls.and_then(Session::version), out),
+            Operator::TlsCipher => optional(line.tls.and_then(Session::cipher), out),
+            Operator::Caller(fact) => {
+                let said = line.tls.and_then(|session| session.caller(*fact));
+                match said {
+                    Some(said) => escape(&said, out),
+                    None => out.push('-'),
+                }
+            }
             Operator::RouteName => optional(line.route, out),
             Operator::ConnectionId => show(line.connection, out),
             Operator::TraceId => optional(line.trace_id.map(|id| format!("{id:032x}")), out),
@@ -350,7 +362,11 @@ fn header(fields: &[Field], line: &Line<'_>, kept: &[Option<HeaderValue>], out: 
         out.push('-');
         return;
     };
-    for letter in String::from_utf8_lossy(bytes).chars() {
+    escape(&String::from_utf8_lossy(bytes), out);
+}
+
+fn escape(text: &str, out: &mut String) {
+    for letter in text.chars() {
         if letter.is_control() {
             out.extend(letter.escape_default());
         } else {

@@ -151,7 +151,7 @@ pub async fn serve<S: HttpService>(
     let counts = &served.http().stats.parts.at(worker.index).counts;
     counts.cx_total.inc();
     counts.cx_active.inc();
-    if connection.tls {
+    if connection.tls.is_some() {
         counts.cx_ssl_total.inc();
     }
     let (stack, tunnels) = parts;
@@ -319,7 +319,7 @@ impl<S: HttpService> Front<S> {
             }
         }
         // What the target claims is not what the connection is: upstream trusts `X-Forwarded-Proto`.
-        let https = self.connection.tls;
+        let https = self.connection.tls.is_some();
         Ok(Asked {
             method: parts.method.clone(),
             version: parts.version,
@@ -381,7 +381,11 @@ impl<S: HttpService> Front<S> {
                 .authority()
                 .cloned()
                 .unwrap_or(Authority::from_static("-")),
-            scheme: if self.connection.tls { "https" } else { "http" },
+            scheme: if self.connection.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            },
             grpc: is_grpc(&parts.headers),
             trailers: false,
             upgrade: None,

@@ -108,7 +108,7 @@ impl Observer for Entry {
             remote: connection.peer,
             local: connection.local,
             server_name: connection.server_name.as_deref(),
-            peer_uri: connection.peer_uri.as_deref(),
+            tls: connection.tls.as_deref(),
             route: exchange.rule.get().map(|rule| &*rule.name),
             connection: connection.id,
             trace_id: exchange.trace.get().map(|trace| trace.id),

@@ -45,7 +45,7 @@ use crate::snapshot::Listener;
 use crate::snapshot::chain::Hello;
 use crate::stream::Stream;
 use crate::tcp;
-use crate::tls;
+use crate::tls::session::Session;
 use crate::tls::verify;
 use crate::tls::verify::HandshakeFailure;
 use crate::worker::Held;
@@ -306,7 +306,7 @@ impl<S: HttpService> Doorkeeper<S> {
             counts.ssl_no_certificate.inc();
         }
         let secured = Secured {
-            peer_uri: tls::peer_uri(state.peer_certificates()),
+            session: Session::of(state),
             server_name: stream.server_name().map(Box::from),
         };
         Ok((Stream::Tls(Box::new(stream)), Some(secured)))
@@ -326,11 +326,10 @@ impl<S: HttpService> Doorkeeper<S> {
             chain: Arc::clone(chain),
             stale: false,
         };
-        let tls = secured.is_some();
-        let Secured {
-            peer_uri,
-            server_name,
-        } = secured.unwrap_or_default();
+        let (tls, server_name) = match secured {
+            Some(secured) => (Some(Box::new(secured.session)), secured.server_name),
+            None => (None, None),
+        };
         Rc::new(Connection {
             id: NUMBER.fetch_add(1, Ordering::Relaxed),
             door: self.door(listener),
@@ -341,7 +340,6 @@ impl<S: HttpService> Doorkeeper<S> {
             original: way.original,
             destination: way.destination,
             tls,
-            peer_uri,
             server_name: server_name.or_else(|| hello.server_name.clone()),
             hello,
             // No generation is as high: the first request looks the chain up.
@@ -442,8 +440,7 @@ struct Way {
     destination: SocketAddr,
 }
 
-#[derive(Default)]
 struct Secured {
-    peer_uri: Option<String>,
+    session: Session,
     server_name: Option<Box<str>>,
 }

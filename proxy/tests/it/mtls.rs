@@ -30,7 +30,9 @@ use rcgen::CertificateParams;
 use rcgen::DnType;
 use rcgen::ExtendedKeyUsagePurpose as Eku;
 use rcgen::IsCa;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -735,6 +737,53 @@ async fn a_revocation_list_beside_a_trust_file_cuts_off_a_revoked_peer() {
     let ended = tokio::time::timeout(Duration::from_secs(5), cut.read(&mut buffer)).await;
     assert!(matches!(ended, Ok(Ok(0) | Err(_))), "not cut within 5 s");
     assert!(!admitted(&client, addr).await);
+}
+
+#[tokio::test]
+async fn an_access_log_says_who_called_and_how_it_was_encrypted() {
+    let (ca, dir) = (Authority::new(), tempfile::tempdir().unwrap());
+    let own = ca.issue(|params| params.subject_alt_names = vec![uri(CALLEE)]);
+    let log = dir.path().join("access.log");
+    let text = "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_PEER_SERIAL% \
+                %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_FINGERPRINT_256%\n";
+    let tls = downstream(dir.path(), &own, &ca.pem, &[]);
+    let (ads, proxy, addr) = callee(tls.clone(), None).await;
+    proxy.live().await;
+    let mut listener = ingress(addr.port(), tls);
+    let Resource::Listener(changed) = &mut listener[0] else {
+        unreachable!("the ingress is one listener")
+    };
+    let NetworkFilter::Http(manager) = &mut changed.filter_chains[0].filter else {
+        unreachable!("of HTTP")
+    };
+    manager.access_logs = vec![pillion_xds::listener::AccessLog {
+        path: log.to_str().unwrap().to_owned(),
+        format: pillion_xds::listener::AccessLogFormat::Text(text.to_owned()),
+    }];
+    ads.push("l2", &listener).await;
+    let pair = ca.issue(|params| {
+        params.serial_number = Some(0x1f.into());
+        params.subject_alt_names = vec![uri("spiffe://mesh/caller")];
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "caller");
+    });
+    let client = connector(Some(&pair));
+    let leaf = CertificateDer::from_pem_slice(pair.chain.as_bytes()).unwrap();
+    let print = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &leaf);
+    let print: String = print
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let wanted =
+        format!("TLSv1.3 TLS_AES_256_GCM_SHA384 1f spiffe://mesh/caller CN=caller {print}\n");
+    eventually("the line is as the handshake was", || async {
+        admitted(&client, addr).await
+            && std::fs::read_to_string(&log).is_ok_and(|written| written.contains(&wanted))
+    })
+    .await;
 }
 
 #[tokio::test]
