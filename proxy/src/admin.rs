@@ -25,8 +25,11 @@ use axum::routing::post;
 use pillion_runtime::telemetry::LogLevel;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::Afterwards;
 use crate::app::Drain;
 use crate::config::Config;
+use crate::drain::BOTH;
+use crate::drain::Side;
 use crate::metrics::Metrics;
 use crate::snapshot::Live;
 use crate::xds::client::Control;
@@ -213,13 +216,26 @@ async fn logging(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> Respons
     format!("active loggers:\n  all: {}\n", pages.level.get()).into_response()
 }
 
-async fn drain_listeners(State(pages): State<Pages>, RawQuery(raw): RawQuery) -> &'static str {
-    if query(raw.as_deref(), "graceful").is_some() {
-        pages.drain.gracefully();
+async fn drain_listeners(
+    State(pages): State<Pages>,
+    RawQuery(raw): RawQuery,
+) -> (StatusCode, &'static str) {
+    let asked = |key| query(raw.as_deref(), key).is_some();
+    let sides = if asked("inboundonly") {
+        &[Side::Inbound]
     } else {
-        pages.drain.at_once();
+        BOTH
+    };
+    match (asked("graceful"), asked("skip_exit")) {
+        (true, true) => pages.drain.gracefully(sides, Afterwards::Stay),
+        (true, false) => pages.drain.gracefully(sides, Afterwards::Close),
+        (false, true) => {
+            let why = "skip_exit says what follows a graceful drain; ask for ?graceful&skip_exit\n";
+            return (StatusCode::BAD_REQUEST, why);
+        }
+        (false, false) => pages.drain.at_once(sides),
     }
-    "OK\n"
+    (StatusCode::OK, "OK\n")
 }
 
 /// Every write looks whether its file is still the one of that name: there is nothing left to do.
@@ -234,11 +250,13 @@ async fn quit(State(pages): State<Pages>) -> &'static str {
 
 async fn healthcheck_fail(State(pages): State<Pages>) -> &'static str {
     pages.control.status.set_failing(Failing::Yes);
+    pages.drain.while_failing(Failing::Yes);
     "OK\n"
 }
 
 async fn healthcheck_ok(State(pages): State<Pages>) -> &'static str {
     pages.control.status.set_failing(Failing::No);
+    pages.drain.while_failing(Failing::No);
     "OK\n"
 }
 

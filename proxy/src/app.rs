@@ -25,6 +25,8 @@ use crate::admin::door::Door;
 use crate::admin::door::DoorError;
 use crate::config::Config;
 use crate::config::Sockets;
+use crate::drain::BOTH;
+use crate::drain::Side;
 use crate::identity;
 use crate::listener;
 use crate::listener::DataPlane;
@@ -43,6 +45,7 @@ use crate::xds::client::ChannelError;
 use crate::xds::client::Control;
 use crate::xds::join::JoinToken;
 use crate::xds::sds;
+use crate::xds::status::Failing;
 use crate::xds::status::Status;
 use crate::xray;
 
@@ -98,27 +101,59 @@ pub struct Drain {
     data: Arc<DataPlane>,
     tasks: Tasks,
     wait: Duration,
-    begun: Arc<AtomicBool>,
+    /// Inbound and outbound.
+    begun: Arc<[AtomicBool; 2]>,
+}
+
+/// What a graceful drain does after the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Closes the listeners.
+    Close,
+    /// Leaves them open, still telling callers to go (`skip_exit`).
+    Stay,
 }
 
 impl Drain {
     /// Tells callers to go elsewhere while accepting on, and closes the listeners after the wait.
-    pub fn gracefully(&self) {
-        if self.begun.swap(true, Ordering::Relaxed) {
+    pub fn gracefully(&self, sides: &[Side], afterwards: Afterwards) {
+        let fresh = |side: &&Side| !self.begun(**side).swap(true, Ordering::Relaxed);
+        let sides: Vec<Side> = sides.iter().filter(fresh).copied().collect();
+        self.data.announce_drain(&sides);
+        if sides.is_empty() || afterwards == Afterwards::Stay {
             return;
         }
-        self.data.announce_drain();
         let (data, wait) = (Arc::clone(&self.data), self.wait);
         self.tasks
             .spawn_until_stopped("graceful-drain", async move {
                 tokio::time::sleep(wait).await;
-                data.close_listeners();
+                data.close_listeners(&sides);
             });
     }
 
+    fn begun(&self, side: Side) -> &AtomicBool {
+        match side {
+            Side::Inbound => &self.begun[0],
+            Side::Outbound => &self.begun[1],
+        }
+    }
+
+    /// Asks callers to go elsewhere while this proxy is failed by hand, as long as it is.
+    pub fn while_failing(&self, failing: Failing) {
+        for side in BOTH {
+            match failing {
+                Failing::Yes => self.data.announce_drain(&[*side]),
+                Failing::No if !self.begun(*side).load(Ordering::Relaxed) => {
+                    self.data.relent(*side);
+                }
+                Failing::No => {}
+            }
+        }
+    }
+
     /// Closes the listeners now.
-    pub fn at_once(&self) {
-        self.data.close_listeners();
+    pub fn at_once(&self, sides: &[Side]) {
+        self.data.close_listeners(sides);
     }
 
     /// Where pages leave what outlives their answer.
@@ -211,6 +246,9 @@ impl App {
             "draining"
         );
         self.status.set_draining();
+        for side in BOTH {
+            self.drain.begun(*side).store(true, Ordering::Relaxed);
+        }
         let limit = self.config.drain_wait + LAST_EXCHANGES;
         tokio::select! {
             cut = self.drain.data.drain(self.config.drain_wait, limit) => {

@@ -29,6 +29,7 @@ use crate::cluster::Endpoint;
 use crate::cluster::outlier;
 use crate::cluster::outlier::Outcome;
 use crate::connect::Place;
+use crate::drain::Side;
 use crate::error::Flags;
 use crate::http::body::Body;
 use crate::http::body::Lease;
@@ -85,6 +86,8 @@ pub struct Connection {
     pub served: RefCell<(u64, Rc<Served>)>,
     /// What its guard and its exchanges tell each other.
     pub edge: Arc<Edge>,
+    /// Its chain is gone from the configuration.
+    pub orphaned: Event,
 }
 
 /// A connection manager of one snapshot.
@@ -115,6 +118,14 @@ pub fn forwarded(peer: SocketAddr) -> HeaderValue {
 }
 
 impl Connection {
+    /// Whose drain it heeds.
+    pub fn side(&self) -> Side {
+        match self.door {
+            Door::Ingress | Door::Gateway => Side::Inbound,
+            Door::Egress => Side::Outbound,
+        }
+    }
+
     /// Seen from the workload.
     pub fn direction(&self) -> Direction {
         match self.door {
@@ -145,6 +156,7 @@ impl Connection {
                     stale: false,
                 },
                 None => {
+                    self.orphaned.set();
                     let last = &served.1;
                     Served {
                         chain: Arc::clone(&last.chain),

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod connect;
 pub mod descriptors;
+pub mod drain;
 pub mod error;
 pub mod exchange;
 pub mod http;

@@ -22,16 +22,18 @@ use pillion_runtime::spans::Spans;
 use pillion_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::sync::watch;
 
 use crate::access_log;
 use crate::cluster::upkeep;
+use crate::drain::BOTH;
+use crate::drain::Drains;
+use crate::drain::Side;
+use crate::drain::Stage;
 use crate::metrics::Metrics;
 use crate::snapshot::Live;
 use crate::worker::Load;
 use crate::worker::Policy;
 use crate::worker::Shared;
-use crate::worker::Stage;
 
 /// Commands waiting for one worker; it takes them between connections.
 const COMMANDS: usize = 64;
@@ -131,6 +133,7 @@ pub(crate) enum Command {
     /// Accept from this socket; with a name, until told otherwise.
     Listen {
         kind: SocketKind,
+        side: Side,
         socket: std::net::TcpListener,
         name: Option<SocketName>,
     },
@@ -142,7 +145,7 @@ pub(crate) enum Command {
 pub struct DataPlane {
     addresses: Vec<(String, SocketAddr)>,
     gateways: gateway::Bound,
-    stage: watch::Sender<Stage>,
+    drains: Drains,
     load: Arc<Load>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
@@ -163,7 +166,7 @@ pub fn start(
             .iter()
             .map(|listen| (listen.port, listen.app)),
     );
-    let (stage, stages) = watch::channel(Stage::Serving);
+    let drains = Drains::default();
     let load = Arc::new(Load::default());
     let shared = Shared {
         live: live.clone(),
@@ -172,7 +175,7 @@ pub fn start(
         spans,
         log_writer: access_log::Writer::start(tasks, metrics),
         load: Arc::clone(&load),
-        stage: stages,
+        stages: drains.stages(),
     };
     let sockets = bind_all(&settings, workers)?;
     let addresses: Vec<(String, SocketAddr)> = sockets
@@ -212,7 +215,7 @@ pub fn start(
     Ok(DataPlane {
         addresses,
         gateways,
-        stage,
+        drains,
         load,
         threads: Mutex::new(threads),
     })
@@ -268,8 +271,13 @@ fn bind_workers(
     kind: &SocketKind,
 ) -> Result<(SocketAddr, Vec<Command>), BindError> {
     let (at, sockets) = bind_each(addr, workers, |at| listening::bind_shared(setting, at))?;
+    let side = match kind {
+        SocketKind::Egress => Side::Outbound,
+        SocketKind::Ingress | SocketKind::Listen(_) | SocketKind::Gateway(_) => Side::Inbound,
+    };
     let command = |socket| Command::Listen {
         kind: kind.clone(),
+        side,
         socket,
         name: None,
     };
@@ -323,32 +331,24 @@ impl DataPlane {
         all
     }
 
-    /// How far the drain has come.
-    pub fn stage(&self) -> Stage {
-        *self.stage.borrow()
-    }
-
     /// Requests, tunnels and TCP connections in flight.
     pub fn in_flight(&self) -> usize {
         self.load.exchanges.load(Ordering::Relaxed)
     }
 
     /// Asks callers to go elsewhere (`Connection: close`, GOAWAY) while still accepting.
-    pub fn announce_drain(&self) {
-        self.advance(Stage::Announcing);
+    pub fn announce_drain(&self, sides: &[Side]) {
+        self.drains.advance(sides, Stage::Announcing);
+    }
+
+    /// Takes that back, where nothing has been closed yet.
+    pub fn relent(&self, side: Side) {
+        self.drains.relent(side);
     }
 
     /// Closes listeners and idle connections; what is in flight goes on.
-    pub fn close_listeners(&self) {
-        self.advance(Stage::Closing);
-    }
-
-    fn advance(&self, to: Stage) {
-        self.stage.send_if_modified(|stage| {
-            let later = *stage < to;
-            *stage = to.max(*stage);
-            later
-        });
+    pub fn close_listeners(&self, sides: &[Side]) {
+        self.drains.advance(sides, Stage::Closing);
     }
 
     /// The whole drain: announces for `wait` (less, once nothing is in flight and nobody has connected for a second),
@@ -356,20 +356,18 @@ impl DataPlane {
     /// exchanges were cut off.
     pub async fn drain(&self, wait: Duration, limit: Duration) -> usize {
         let begun = Instant::now();
-        self.announce_drain();
+        self.announce_drain(BOTH);
         while begun.elapsed() < wait
             && (self.load.is_busy() || self.load.quiet_for() < QUIET || begun.elapsed() < QUIET)
         {
             tokio::time::sleep(LOOK).await;
         }
-        self.close_listeners();
-        while begun.elapsed() < limit
-            && (self.load.is_busy() || self.load.connections.load(Ordering::Relaxed) > 0)
-        {
+        self.close_listeners(BOTH);
+        while begun.elapsed() < limit && (self.load.is_busy() || self.load.is_connected()) {
             tokio::time::sleep(LOOK).await;
         }
         let cut = self.in_flight();
-        self.advance(Stage::Cut);
+        self.drains.advance(BOTH, Stage::Cut);
         let threads = std::mem::take(&mut *self.threads.lock());
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().all(|thread| thread.join().is_ok())
@@ -383,6 +381,6 @@ impl DataPlane {
 
 impl Drop for DataPlane {
     fn drop(&mut self) {
-        self.advance(Stage::Cut);
+        self.drains.advance(BOTH, Stage::Cut);
     }
 }

@@ -31,7 +31,6 @@ use crate::exchange::Door;
 use crate::snapshot::chain::Tcp;
 use crate::stream::Stream;
 use crate::worker::Held;
-use crate::worker::Stage;
 use crate::worker::Worker;
 
 /// One direction's buffer; 8 KiB ones cost 1.7 times the CPU on bulk.
@@ -100,7 +99,7 @@ where
     tokio::select! {
         joined = both => if joined.is_ok() { Ended::Clean } else { Ended::Broken },
         () = idle_for(idle.filter(|idle| !idle.is_zero()), &progress) => Ended::Idle,
-        () = worker.reaches(Stage::Cut) => Ended::Cut,
+        () = worker.cut() => Ended::Cut,
     }
 }
 

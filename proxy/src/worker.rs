@@ -18,10 +18,12 @@ use pillion_runtime::spans::Spans;
 use rand::Rng;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::watch;
 
 use crate::access_log::Buffers;
 use crate::cluster::dns::Resolver;
+use crate::drain::Side;
+use crate::drain::Stage;
+use crate::drain::Stages;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::sampling::Sampler;
@@ -30,19 +32,6 @@ use crate::snapshot::Snapshot;
 
 /// A snapshot held by a worker: cloned per request without touching an atomic that other workers touch.
 pub type Held = Rc<Arc<Snapshot>>;
-
-/// How far the drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Normal service.
-    Serving,
-    /// Still accepting, and asking callers to go elsewhere.
-    Announcing,
-    /// No longer accepting; what is in flight finishes.
-    Closing,
-    /// What is left is cut off.
-    Cut,
-}
 
 /// Settings of the data path that do not come by xDS.
 #[derive(Clone, Debug)]
@@ -82,6 +71,8 @@ pub struct Load {
     pub exchanges: AtomicUsize,
     /// Downstream connections.
     pub connections: AtomicUsize,
+    /// Sockets that are accepted from.
+    pub doors: AtomicUsize,
     started: Instant,
     last_connected_ms: AtomicU64,
 }
@@ -91,6 +82,7 @@ impl Default for Load {
         Load {
             exchanges: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            doors: AtomicUsize::new(0),
             started: Instant::now(),
             last_connected_ms: AtomicU64::new(0),
         }
@@ -111,9 +103,35 @@ impl Load {
         ))
     }
 
+    /// Whether anybody is connected, or could be: the queue of a socket that is still open is not known.
+    pub fn is_connected(&self) -> bool {
+        self.doors.load(Ordering::Relaxed) > 0 || self.connections.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether anything is in flight.
     pub fn is_busy(&self) -> bool {
         self.exchanges.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One more of something, as long as it is held.
+pub struct Counted {
+    load: Arc<Load>,
+    what: fn(&Load) -> &AtomicUsize,
+}
+
+impl Counted {
+    /// One more.
+    pub fn one(load: &Arc<Load>, what: fn(&Load) -> &AtomicUsize) -> Counted {
+        what(load).fetch_add(1, Ordering::Relaxed);
+        let load = Arc::clone(load);
+        Counted { load, what }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.what)(&self.load).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -133,7 +151,7 @@ pub struct Shared {
     /// What is in flight.
     pub load: Arc<Load>,
     /// How far the drain has come.
-    pub stage: watch::Receiver<Stage>,
+    pub stages: Stages,
 }
 
 /// One worker thread's view.
@@ -174,17 +192,19 @@ impl Worker {
         (held.0, Rc::clone(&held.1))
     }
 
-    /// How far the drain has come.
-    pub fn stage(&self) -> Stage {
-        *self.shared.stage.borrow()
+    /// How far the drain of this side has come.
+    pub fn stage(&self, side: Side) -> Stage {
+        self.shared.stages.stage(side)
     }
 
-    /// Waits until the drain has come so far.
-    pub async fn reaches(&self, stage: Stage) {
-        let mut stages = self.shared.stage.clone();
-        // A dropped sender means that the process goes.
-        let reached = stages.wait_for(|now| *now >= stage).await;
-        tracing::trace!(?stage, told = reached.is_ok(), "drain");
+    /// Waits until the drain of this side has come so far.
+    pub async fn reaches(&self, side: Side, stage: Stage) {
+        self.shared.stages.reaches(side, stage).await;
+    }
+
+    /// Waits until what is left is cut off, which both sides are at once.
+    pub async fn cut(&self) {
+        self.reaches(Side::Inbound, Stage::Cut).await;
     }
 
     /// A random number.

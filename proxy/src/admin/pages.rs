@@ -30,7 +30,11 @@ const PAGES: [(&str, &str, &str); 21] = [
         "/config_dump",
         "accepted resources; ?resource= &mask= &name_regex=",
     ),
-    ("POST", "/drain_listeners", "?graceful, ?inboundonly"),
+    (
+        "POST",
+        "/drain_listeners",
+        "?graceful, ?skip_exit, ?inboundonly",
+    ),
     ("POST", "/healthcheck/fail", "/ready answers 503"),
     ("POST", "/healthcheck/ok", "/ready answers as it is"),
     ("GET", "/help", "this list"),

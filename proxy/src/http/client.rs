@@ -415,7 +415,11 @@ fn send_error(endpoint: SocketAddr, error: hyper::Error) -> RequestError {
 fn h2_reset(error: &hyper::Error) -> Option<h2::Reason> {
     let source = std::error::Error::source(error)?;
     let h2 = source.downcast_ref::<h2::Error>()?;
-    // A GOAWAY or a broken socket is the connection's end, not the stream's.
+    // A broken socket, or a GOAWAY for cause, is the connection's end and not the stream's.
+    if h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR) {
+        // The peer leaves and says that it has not begun this stream (RFC 9113, 6.8): as good as refused.
+        return Some(h2::Reason::REFUSED_STREAM);
+    }
     (h2.is_reset() && h2.is_remote())
         .then(|| h2.reason())
         .flatten()

@@ -11,11 +11,11 @@ use http_body::Body as _;
 
 use super::body::Body;
 use super::body::Tracked;
+use crate::drain::Stage;
 use crate::error::Failure;
 use crate::error::grpc_status;
 use crate::exchange::EndGuard;
 use crate::exchange::Exchange;
-use crate::worker::Stage;
 
 /// The answer that a failure becomes.
 pub(super) fn reply(exchange: &Exchange, error: &dyn Failure) -> Response<Body> {
@@ -87,7 +87,8 @@ pub(super) fn conclude(exchange: &Exchange, response: &mut Response<Body>) {
             .headers_mut()
             .insert(header::SERVER, server.clone());
     }
-    let leaving = exchange.served.stale || exchange.worker.stage() >= Stage::Announcing;
+    let side = exchange.connection.side();
+    let leaving = exchange.served.stale || exchange.worker.stage(side) >= Stage::Announcing;
     if leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         close(exchange, response);
     }

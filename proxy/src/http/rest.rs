@@ -15,18 +15,20 @@ use super::guard::Edge;
 use super::guard::Guard;
 use super::server::Front;
 use super::server::HEADERS;
+use super::server::last_look;
 use super::server::until_drained;
 use super::stack::HttpService;
-use crate::worker::Stage;
+use crate::exchange::Connection;
 use crate::worker::Worker;
 
 /// Serves a connection until it ends, or the drain ends it.
 pub(super) async fn serve<S: HttpService>(
     mut guard: Guard,
     mut front: Front<S>,
-    edge: &Edge,
+    connection: &Connection,
     worker: &Worker,
 ) -> Result<(), hyper::Error> {
+    let (edge, side) = (&*connection.edge, connection.side());
     loop {
         // hyper's own clock runs while a connection is idle, and costs a timer a request: the guard has a better one.
         let mut serving = Box::new(
@@ -37,7 +39,12 @@ pub(super) async fn serve<S: HttpService>(
                 .with_upgrades(),
         );
         let shut = http1::UpgradeableConnection::graceful_shutdown;
-        let drained = until_drained(Pin::new(&mut *serving), shut, Stage::Closing, worker);
+        let drained = until_drained(
+            Pin::new(&mut *serving),
+            shut,
+            last_look(worker, side),
+            worker,
+        );
         tokio::select! {
             biased;
             ended = drained => return ended,
@@ -53,8 +60,9 @@ pub(super) async fn serve<S: HttpService>(
         guard = parts.io.into_inner();
         front = parts.service;
         let spoke = tokio::select! {
+            biased;
             spoke = guard.readable() => spoke,
-            () = worker.reaches(Stage::Closing) => false,
+            () = last_look(worker, side) => false,
         };
         if !spoke {
             let closed = guard.shutdown().await;

@@ -11,6 +11,7 @@ use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::Method;
@@ -45,6 +46,8 @@ use super::tunnel;
 use super::tunnel::Tunnels;
 use super::upgrade;
 use super::watch::Watch;
+use crate::drain::Side;
+use crate::drain::Stage;
 use crate::error::Failure;
 use crate::error::Fault;
 use crate::error::Flags;
@@ -60,12 +63,13 @@ use crate::layer;
 use crate::route::condition::is_grpc;
 use crate::route::path;
 use crate::stream::Stream;
-use crate::worker::Stage;
 use crate::worker::Worker;
 
 /// Streams a caller may have open on one connection, Envoy's figure: long-lived gRPC streams of one channel share a
 /// connection. Together they may have a connection window in and a send buffer each out.
 const STREAMS: u32 = 1024;
+/// One turn of the reactor, with room for a busy worker.
+const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of a header list, both versions.
 pub(super) const HEADERS: usize = 64 * 1024;
 
@@ -163,7 +167,7 @@ pub async fn serve<S: HttpService>(
     };
     let ended = if http2 {
         counts.cx_http2_total.inc();
-        let mut connection = Box::pin(
+        let mut serving = Box::pin(
             http2::Builder::new(StreamExecutor::new(worker.shared.metrics.clone()))
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(pool::STREAM_WINDOW)
@@ -175,18 +179,25 @@ pub async fn serve<S: HttpService>(
                 .serve_connection(TokioIo::new(stream), front),
         );
         // A caller that is here already is told to go (GOAWAY); one that comes later is served until listeners close.
-        let until = if worker.stage() == Stage::Serving {
+        let side = connection.side();
+        let until = if worker.stage(side) == Stage::Serving {
             Stage::Announcing
         } else {
             Stage::Closing
         };
+        let leave = async {
+            tokio::select! {
+                () = worker.reaches(side, until) => {}
+                () = connection.orphaned.wait() => {}
+            }
+        };
         let shut = http2::Connection::graceful_shutdown;
-        until_drained(connection.as_mut(), shut, until, &worker).await
+        until_drained(serving.as_mut(), shut, leave, &worker).await
     } else {
         counts.cx_http1_total.inc();
         let limits = worker.shared.policy.limits;
         let guard = Guard::new(stream, Arc::clone(&connection.edge), limits);
-        rest::serve(guard, front, &connection.edge, &worker).await
+        rest::serve(guard, front, &connection, &worker).await
     };
     counts.cx_active.dec();
     match connection.edge.cut() {
@@ -202,11 +213,18 @@ pub async fn serve<S: HttpService>(
     }
 }
 
-/// Drives a connection; asks it to end when the drain comes to `until`, and gives it up at the cut.
+/// Until a kept connection is closed for the drain. What a caller has sent by then is in the kernel, and the reactor
+/// needs a turn to see it: closing over it would reset the connection under a request.
+pub(super) async fn last_look(worker: &Worker, side: Side) {
+    worker.reaches(side, Stage::Closing).await;
+    tokio::time::sleep(LOOK).await;
+}
+
+/// Drives a connection; asks it to end when it is to `leave`, and gives it up at the cut.
 pub(super) async fn until_drained<C>(
     mut connection: Pin<&mut C>,
     shut: fn(Pin<&mut C>),
-    until: Stage,
+    leave: impl Future<Output = ()>,
     worker: &Worker,
 ) -> Result<(), hyper::Error>
 where
@@ -215,12 +233,13 @@ where
     let mut watch = Watch::default();
     // An HTTP/1.1 connection whose answer times out unread ends with it; HTTP/2 streams are watched one by one.
     tokio::select! {
+        biased;
         ended = poll_fn(|cx| watch.poll(connection.as_mut(), cx)) => return ended.unwrap_or(Ok(())),
-        () = worker.reaches(until) => shut(connection.as_mut()),
+        () = leave => shut(connection.as_mut()),
     }
     tokio::select! {
         ended = poll_fn(|cx| watch.poll(connection.as_mut(), cx)) => ended.unwrap_or(Ok(())),
-        () = worker.reaches(Stage::Cut) => Ok(()),
+        () = worker.cut() => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! What one worker does: accept, learn where a connection was going, choose its filter chain, terminate TLS, hand it to
 //! HTTP or TCP. An accept error never ends the loop.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -28,9 +29,12 @@ use super::SocketName;
 use super::origin;
 use super::sniff;
 use crate::descriptors::Descriptor;
+use crate::drain::Side;
+use crate::drain::Stage;
 use crate::exchange;
 use crate::exchange::Connection;
 use crate::exchange::Door;
+use crate::exchange::Event;
 use crate::exchange::Served;
 use crate::http::client::Endpoints;
 use crate::http::executor::spawn;
@@ -48,9 +52,9 @@ use crate::tcp;
 use crate::tls::session::Session;
 use crate::tls::verify;
 use crate::tls::verify::HandshakeFailure;
+use crate::worker::Counted;
 use crate::worker::Held;
 use crate::worker::Shared;
-use crate::worker::Stage;
 use crate::worker::Worker;
 
 /// A connection that comes before its configuration waits this long for it.
@@ -59,6 +63,10 @@ const UNCONFIGURED: Duration = Duration::from_secs(2);
 const BREATH: Duration = Duration::from_millis(50);
 /// Between two lines about accept errors of one socket.
 const WARNING: Duration = Duration::from_secs(1);
+/// When listeners close, a connection that has said nothing may take this long: its first bytes are under way.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Connections taken from the queue of a socket that closes: twice what it holds.
+const QUEUE: usize = 8192;
 const INGRESS_PORT: u16 = 15000;
 const EGRESS_PORT: u16 = 15001;
 
@@ -80,7 +88,7 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
     let stack = stack::build(endpoints);
     let worker = Rc::new(Worker::new(index, shared));
     let mut sockets: HashMap<SocketName, CancellationToken> = HashMap::new();
-    let cut = worker.reaches(Stage::Cut);
+    let cut = worker.cut();
     tokio::pin!(cut);
     loop {
         let command = tokio::select! {
@@ -88,7 +96,12 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
             () = &mut cut => break,
         };
         match command {
-            Some(Command::Listen { kind, socket, name }) => {
+            Some(Command::Listen {
+                kind,
+                side,
+                socket,
+                name,
+            }) => {
                 let stop = CancellationToken::new();
                 if let Some(name) = name {
                     sockets.insert(name, stop.clone());
@@ -97,6 +110,8 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
                     Ok(listener) => {
                         let door = Doorkeeper {
                             kind,
+                            side,
+                            last: RefCell::default(),
                             worker: Rc::clone(&worker),
                             stack: stack.clone(),
                             tunnels: tunnels.clone(),
@@ -128,6 +143,9 @@ pub(super) async fn run(index: usize, shared: Shared, mut commands: mpsc::Receiv
 
 struct Doorkeeper<S> {
     kind: SocketKind,
+    side: Side,
+    /// The listener found last, where it can go away: who connected before it went is served by it.
+    last: RefCell<Option<(Held, Arc<Listener>)>>,
     worker: Rc<Worker>,
     stack: S,
     tunnels: Tunnels,
@@ -136,21 +154,18 @@ struct Doorkeeper<S> {
 impl<S: HttpService> Doorkeeper<S> {
     async fn accept(self, listener: TcpListener, stop: CancellationToken) {
         let this = Rc::new(self);
-        let closing = this.worker.reaches(Stage::Closing);
+        let _open = Counted::one(&this.worker.shared.load, |load| &load.doors);
+        let closing = this.worker.reaches(this.side, Stage::Closing);
         tokio::pin!(closing);
         let mut warned: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
-                () = &mut closing => return,
+                () = stop.cancelled() => break,
+                () = &mut closing => break,
             };
             match accepted {
-                Ok((socket, peer)) => {
-                    let this = Rc::clone(&this);
-                    let metrics = this.worker.shared.metrics.clone();
-                    spawn(&metrics, async move { this.connected(socket, peer).await });
-                }
+                Ok((socket, peer)) => this.take(socket, peer),
                 Err(error) => {
                     this.worker
                         .shared
@@ -167,13 +182,41 @@ impl<S: HttpService> Doorkeeper<S> {
                 }
             }
         }
+        this.take_queue(listener);
+    }
+
+    /// Whoever has connected and not been accepted would be reset with the socket: the queue is emptied first.
+    fn take_queue(self: &Rc<Self>, listener: TcpListener) {
+        let Ok(queue) = listener.into_std() else {
+            return;
+        };
+        for _ in 0..QUEUE {
+            let accepted = match queue.accept() {
+                Ok((socket, peer)) => socket.set_nonblocking(true).map(|()| (socket, peer)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(_) => return,
+            };
+            let accepted =
+                accepted.and_then(|(socket, peer)| Ok((TcpStream::from_std(socket)?, peer)));
+            match accepted {
+                Ok((socket, peer)) => self.take(socket, peer),
+                Err(error) => tracing::debug!(%error, "a last connection was lost"),
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let shared = &self.worker.shared;
+        shared.load.connected();
+        let counted = Counted::one(&shared.load, |load| &load.connections);
+        let this = Rc::clone(self);
+        spawn(&shared.metrics, async move {
+            this.connected(socket, peer).await;
+            drop(counted);
+        });
     }
 
     async fn connected(self: Rc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let load = Arc::clone(&self.worker.shared.load);
-        load.connected();
-        load.connections.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted(load);
         let Some(_descriptor) = Descriptor::downstream() else {
             if let Some((_, listener)) = self.find() {
                 let counts = listener.stats.parts.at(self.worker.index);
@@ -256,12 +299,18 @@ impl<S: HttpService> Doorkeeper<S> {
         Ok(())
     }
 
-    /// A connection that has not said anything yet is not waited for when listeners close.
+    /// A connection that has not said anything is not waited for long when listeners close; one that has just been made
+    /// is about to.
     async fn unless_closing<T>(&self, looking: impl Future<Output = T>) -> io::Result<T> {
         tokio::select! {
             seen = looking => Ok(seen),
-            () = self.worker.reaches(Stage::Closing) => Err(io::Error::other("listeners are closing")),
+            () = self.closed_for(PATIENCE) => Err(io::Error::other("listeners are closing")),
         }
+    }
+
+    async fn closed_for(&self, time: Duration) {
+        self.worker.reaches(self.side, Stage::Closing).await;
+        tokio::time::sleep(time).await;
     }
 
     async fn secure(
@@ -345,6 +394,7 @@ impl<S: HttpService> Doorkeeper<S> {
             // No generation is as high: the first request looks the chain up.
             served: (u64::MAX, Rc::new(served)).into(),
             edge: Arc::default(),
+            orphaned: Event::default(),
         })
     }
 
@@ -406,8 +456,14 @@ impl<S: HttpService> Doorkeeper<S> {
                 .find(|listener| is_egress(&listener.source)),
             SocketKind::Gateway(name) => snapshot.listener(name),
         };
-        let listener = Arc::clone(listener?);
-        Some((snapshot, listener))
+        let Some(listener) = listener.map(Arc::clone) else {
+            return self.last.borrow().clone();
+        };
+        let found = (snapshot, listener);
+        if matches!(self.kind, SocketKind::Gateway(_)) {
+            self.last.replace(Some(found.clone()));
+        }
+        Some(found)
     }
 }
 
@@ -421,14 +477,6 @@ async fn version(stream: Stream) -> (bool, Stream) {
         }
     }
     sniff::is_http2(stream).await
-}
-
-struct Counted(Arc<crate::worker::Load>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// From where to where.

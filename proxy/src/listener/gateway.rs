@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pillion_runtime::listening;
 use pillion_runtime::listening::BindError;
+use pillion_xds::listener::Direction;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -24,6 +25,7 @@ use super::SocketName;
 use super::accept::is_egress;
 use super::accept::is_ingress;
 use super::bind_each;
+use crate::drain::Side;
 use crate::snapshot::Listener;
 use crate::snapshot::Live;
 
@@ -64,6 +66,7 @@ pub(super) struct Doors {
 struct Wanted {
     listener: String,
     kind: SocketKind,
+    side: Side,
     address: SocketAddr,
 }
 
@@ -75,6 +78,10 @@ impl Doors {
         let one = |kind, address| Wanted {
             listener: listener.name().to_owned(),
             kind,
+            side: match source.direction {
+                Direction::Outbound => Side::Outbound,
+                Direction::Inbound | Direction::Unspecified => Side::Inbound,
+            },
             address,
         };
         let beside = |v4: SocketAddr| {
@@ -223,6 +230,7 @@ impl Binder {
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let command = Command::Listen {
                 kind: wanted.kind.clone(),
+                side: wanted.side,
                 socket,
                 name: Some(Arc::clone(&socket_name)),
             };

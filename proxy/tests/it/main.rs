@@ -5,6 +5,7 @@
 mod admin;
 mod config;
 mod corpus;
+mod drain;
 mod edge;
 mod exporters;
 mod http;

@@ -23,10 +23,17 @@ use crate::xds_proxy::Proxy;
 use crate::xds_proxy::command;
 use crate::xds_server::Ads;
 
-const HOST: &str = "shop.local";
+pub(crate) const HOST: &str = "shop.local";
 
 /// A live proxy before `app`, started by a shell under `limits`.
-async fn under(limits: &str, app: SocketAddr) -> (Ads, Proxy) {
+pub(crate) async fn under(limits: &str, app: SocketAddr) -> (Ads, Proxy) {
+    let (ads, proxy) = unconfigured(limits).await;
+    xds::configure(&ads, app).await;
+    proxy.live().await;
+    (ads, proxy)
+}
+
+pub(crate) async fn unconfigured(limits: &str) -> (Ads, Proxy) {
     let ads = Ads::start().await;
     let plain = command(&ads.addr.to_string(), &[]);
     let plain = plain.as_std();
@@ -46,12 +53,10 @@ async fn under(limits: &str, app: SocketAddr) -> (Ads, Proxy) {
         .stderr(std::process::Stdio::piped())
         .kill_on_drop(true);
     let proxy = Proxy::spawn(shell).await;
-    xds::configure(&ads, app).await;
-    proxy.live().await;
     (ads, proxy)
 }
 
-async fn stat(proxy: &Proxy, name: &str) -> u64 {
+pub(crate) async fn stat(proxy: &Proxy, name: &str) -> u64 {
     let stats = proxy.admin("GET", "/stats").await.1;
     let line = stats
         .lines()

@@ -402,7 +402,7 @@ async fn a_drain_announces_finishes_what_is_in_flight_and_ends() {
     plane
         .eventually_stat("cluster.a.upstream_rq_active", 1)
         .await;
-    plane.plane.announce_drain();
+    plane.plane.announce_drain(pillion_proxy::drain::BOTH);
     let announced = send(proxy, get("/")).await;
     assert_eq!(announced.headers()["connection"], "close");
     assert_eq!(in_flight.await.unwrap().status(), 200);

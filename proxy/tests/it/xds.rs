@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pillion_xds::cluster::Cluster;
 use pillion_xds::cluster::UpstreamTls;
 use pillion_xds::proto;
 use pillion_xds::resource::Resource;
@@ -34,7 +35,12 @@ fn table(cluster: &str) -> Resource {
 
 /// One cluster behind one route of the egress listener.
 pub(crate) async fn configure(ads: &Ads, to: SocketAddr) {
-    ads.push("c1", &[cluster("a", to)]).await;
+    configure_with(ads, plane::static_cluster("a", &[to])).await;
+}
+
+/// The same with this cluster, of the name `a`.
+pub(crate) async fn configure_with(ads: &Ads, a: Cluster) {
+    ads.push("c1", &[Resource::Cluster(a)]).await;
     ads.push("l1", &[Resource::Listener(plane::egress_listener())])
         .await;
     ads.heard("a subscription to the route table", |request| {
