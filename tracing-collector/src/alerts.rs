@@ -190,13 +190,13 @@ impl Alerts {
     pub(crate) fn put(&self, name: &str, rule: &Rule) -> Result<(), StoreError> {
         self.states.lock().remove(name);
         self.store
-            .keep(KIND, name, Some(json!(rule).to_string().as_bytes()))
+            .keep(KIND, &[(name, Some(json!(rule).to_string().as_bytes()))])
     }
 
     pub(crate) fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.states.lock().remove(name);
         self.metrics.forget_alert(name);
-        self.store.keep(KIND, name, None)
+        self.store.keep(KIND, &[(name, None)])
     }
 
     /// Every rule with what came of it.

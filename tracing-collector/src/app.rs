@@ -25,6 +25,7 @@ use crate::alerts::Alerts;
 use crate::auth::Gate;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::config::StorePlace;
 use crate::memory;
 use crate::memory::Shares;
 use crate::metrics::Metrics;
@@ -49,6 +50,7 @@ use crate::room::Room;
 use crate::span::ACCOUNT;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::clickhouse::ClickHouse;
 use crate::store::disk::Disk;
 use crate::store::disk::Settings;
 use crate::watch::Watch;
@@ -68,11 +70,11 @@ pub enum StartError {
     /// The file of keys.
     #[error("--credentials")]
     Keys(#[from] KeysError),
-    /// The trace store; another process may hold it.
-    #[error("use --store {path}; one process at a time may hold it")]
+    /// The trace store.
+    #[error("use --store {place}")]
     Store {
-        /// The folder.
-        path: String,
+        /// The folder, which another process may hold, or the address.
+        place: String,
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -374,19 +376,24 @@ impl Gates {
 type Opened = (Arc<dyn Store>, Vec<crate::span::TraceId>, Catalog);
 
 async fn open_store(config: &Config) -> Result<Opened, StartError> {
-    let path = config.store.display().to_string();
-    let failed =
-        |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store { path, source };
-    let settings = Settings {
-        path: config.store.clone(),
-        retention: config.retention,
-        memory: Shares::of(config.memory_limit).store,
+    let (place, retention) = (config.store.clone(), config.retention);
+    let memory = Shares::of(config.memory_limit).store;
+    let named = place.to_string();
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store {
+        place: named,
+        source,
     };
     let open = move || -> Result<_, StoreError> {
-        let disk = Disk::open(settings)?;
-        let unsettled = disk.unsettled()?;
-        let catalog = Catalog::load(&disk)?;
-        let store: Arc<dyn Store> = Arc::new(disk);
+        let store: Arc<dyn Store> = match place {
+            StorePlace::Folder(path) => Arc::new(Disk::open(Settings {
+                path,
+                retention,
+                memory,
+            })?),
+            StorePlace::ClickHouse(address) => Arc::new(ClickHouse::open(address, retention)?),
+        };
+        let unsettled = store.unsettled()?;
+        let catalog = Catalog::load(store.as_ref())?;
         Ok((store, unsettled, catalog))
     };
     match spawn_blocking(open).await {

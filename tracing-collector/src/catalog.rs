@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use crate::span::Kind;
 use crate::span::Span;
+use crate::store::Entry;
 use crate::store::Store;
 use crate::store::StoreError;
 
@@ -44,16 +45,23 @@ impl Catalog {
 
     /// Learns from spans that were stored.
     pub(crate) fn note(&self, store: &dyn Store, spans: &[Span]) {
+        let mut learnt = Vec::new();
         for span in spans {
             let Some(service) = &span.service else {
                 continue;
             };
             if self.learns(&service.name, &span.name, span.kind) {
-                let name =
-                    [&service.name, span.kind.name(), &span.name].join(&SEPARATOR.to_string());
-                // Not kept is learnt again after a restart.
-                store.keep(KEPT, &name, Some(&[])).unwrap_or_default();
+                let parts = [&service.name, span.kind.name(), &span.name];
+                learnt.push(parts.join(&SEPARATOR.to_string()));
             }
+        }
+        let entries: Vec<Entry<'_>> = learnt
+            .iter()
+            .map(|name| (name.as_str(), Some(&[][..])))
+            .collect();
+        if !entries.is_empty() {
+            // Not kept is learnt again after a restart.
+            store.keep(KEPT, &entries).unwrap_or_default();
         }
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Settings: flags, the same from `PILLION_*`, checked into a [`Config`]. Read by `main`, held by `app`.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::daemon;
 use crate::daemon::DaemonFile;
 use crate::memory;
+use crate::store::clickhouse::address::Address;
 use crate::webhook::Webhook;
 
 /// Where the X-Ray daemon listens unless told otherwise.
@@ -62,9 +64,10 @@ pub struct Args {
     /// /ready /metrics /config
     #[arg(long, env = "PILLION_ADMIN_ADDR", default_value = "127.0.0.1:8712")]
     admin_addr: SocketAddr,
-    /// Folder of the trace store
-    #[arg(long, env = "PILLION_STORE", default_value = "pillion-traces")]
-    store: PathBuf,
+    /// Folder of the trace store, or clickhouse://<user>:<password>@<host>:8123/<database> (clickhouses:// for TLS), which
+    /// any number of collectors may share
+    #[arg(long, env = "PILLION_STORE", default_value = "pillion-traces", hide_env_values = true, value_parser = parse_store)]
+    store: StorePlace,
     /// How long traces are kept after they arrived, such as 30d or 12h; whole UTC days are removed
     #[arg(long, env = "PILLION_RETENTION", default_value = "30d", value_parser = parse_duration)]
     retention: Duration,
@@ -171,7 +174,7 @@ pub struct Config {
     pub(crate) zipkin_addr: SocketAddr,
     pub(crate) api_addr: SocketAddr,
     pub(crate) admin_addr: SocketAddr,
-    pub(crate) store: PathBuf,
+    pub(crate) store: StorePlace,
     pub(crate) retention: Duration,
     pub(crate) settle: Duration,
     pub(crate) memory_limit: u64,
@@ -295,7 +298,7 @@ impl Config {
             "zipkin_addr": self.zipkin_addr.to_string(),
             "api_addr": self.api_addr.to_string(),
             "admin_addr": self.admin_addr.to_string(),
-            "store": self.store.display().to_string(),
+            "store": self.store.to_string(),
             "retention_s": self.retention.as_secs(),
             "settle_ms": self.settle.as_millis() as u64,
             "memory_limit_bytes": self.memory_limit,
@@ -305,6 +308,35 @@ impl Config {
             "credentials": self.credentials.as_ref().map(|path| path.display().to_string()),
             "insecure": self.insecure,
         })
+    }
+}
+
+/// Where traces are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StorePlace {
+    Folder(PathBuf),
+    ClickHouse(Address),
+}
+
+/// Without a password.
+impl fmt::Display for StorePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorePlace::Folder(path) => write!(f, "{}", path.display()),
+            StorePlace::ClickHouse(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+fn parse_store(text: &str) -> Result<StorePlace, String> {
+    match Address::parse(text) {
+        Some(address) => address
+            .map(StorePlace::ClickHouse)
+            .map_err(|error| error.to_string()),
+        None if text.contains("://") => Err(format!(
+            "{text:?} is neither a folder nor clickhouse://…; no other store is known"
+        )),
+        None => Ok(StorePlace::Folder(PathBuf::from(text))),
     }
 }
 

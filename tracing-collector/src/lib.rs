@@ -17,6 +17,7 @@ mod graph;
 mod insight;
 mod memory;
 mod metrics;
+mod outward;
 mod pipeline;
 mod query;
 mod receive;

@@ -30,6 +30,8 @@ use crate::store::Store;
 use crate::watch::Changed;
 
 const QUEUE_BATCHES: usize = 8192;
+/// Datagrams that wait for a store that is away, at most.
+const MOST_HELD: usize = 4096;
 /// Batches that one commit takes.
 const GROUP: usize = 512;
 /// Traces that one settling takes: bounds how long a commit waits behind it.
@@ -118,6 +120,9 @@ pub(crate) struct Writer {
     observers: Observers,
     /// Whether the last append succeeded.
     healthy: bool,
+    /// What came by datagram while the store took nothing. Its senders cannot be told to try again, so it waits here,
+    /// charged to the room as ever, and goes with the next append that succeeds.
+    held: Vec<Batch>,
 }
 
 /// How much the pipeline takes at once, and how soon it is done with it.
@@ -177,6 +182,7 @@ pub(crate) fn start(
             admin,
             observers,
             healthy: true,
+            held: Vec::new(),
         },
     )
 }
@@ -193,6 +199,7 @@ impl Writer {
             tokio::select! {
                 taken = self.queue.recv_many(&mut batches, GROUP) => {
                     if taken == 0 {
+                        self.give_up_held();
                         break;
                     }
                     self.append(std::mem::take(&mut batches)).await;
@@ -223,18 +230,24 @@ impl Writer {
             .collect();
         let joined = spawn_blocking(move || {
             let mut batches = batches;
-            let spans: Vec<Span> = batches
+            let counts: Vec<usize> = batches.iter().map(|batch| batch.spans.len()).collect();
+            let mut spans: Vec<Span> = batches
                 .iter_mut()
                 .flat_map(|batch| std::mem::take(&mut batch.spans))
                 .collect();
             let result = store
-                .append(&spans)
+                .append(&spans, SystemTime::now())
                 .map_err(|error| NotStored(chain(&error)));
             if result.is_ok() {
                 observers.services.stored(&spans);
                 observers.catalog.note(store.as_ref(), &spans);
             }
-            let traces: Vec<TraceId> = spans.into_iter().map(|span| span.trace).collect();
+            let traces: Vec<TraceId> = spans.iter().map(|span| span.trace).collect();
+            if result.is_err() {
+                for (batch, count) in batches.iter_mut().zip(counts).rev() {
+                    batch.spans = spans.split_off(spans.len() - count);
+                }
+            }
             (batches, traces, result)
         })
         .await;
@@ -266,6 +279,10 @@ impl Writer {
         for batch in batches {
             match &result {
                 Ok(()) => self.metrics.stored(batch.source, batch.units),
+                Err(_) if self.may_wait(&batch) => {
+                    self.held.push(batch);
+                    continue;
+                }
                 Err(_) => self.not_stored(batch.source, batch.units),
             }
             if batch.done.send(result.clone()).is_err() {
@@ -273,6 +290,10 @@ impl Writer {
             }
         }
         self.metrics.queue_bytes.set(self.room.taken() as i64);
+    }
+
+    fn may_wait(&self, batch: &Batch) -> bool {
+        batch.source == Source::XrayUdp && self.held.len() < MOST_HELD && !self.room.half_taken()
     }
 
     fn set_healthy(&mut self, healthy: bool) {
@@ -288,13 +309,24 @@ impl Writer {
         let store = Arc::clone(&self.store);
         match spawn_blocking(move || store.recover()).await {
             Ok(Ok(())) => {
-                tracing::info!("the store takes writes again");
+                tracing::info!(held = self.held.len(), "the store takes writes again");
                 self.set_healthy(true);
+                let held = std::mem::take(&mut self.held);
+                if !held.is_empty() {
+                    self.append(held).await;
+                }
             }
             Ok(Err(error)) => {
                 tracing::debug!(error = %chain(&error), "the store does not take writes yet")
             }
             Err(error) => tracing::error!(%error, "recovering the store panicked"),
+        }
+    }
+
+    /// At the end: what still waits for the store is lost, and counted.
+    fn give_up_held(&mut self) {
+        for batch in std::mem::take(&mut self.held) {
+            self.not_stored(batch.source, batch.units);
         }
     }
 

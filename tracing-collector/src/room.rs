@@ -76,6 +76,10 @@ impl Room {
         self.capacity - self.free.available_permits() * UNIT
     }
 
+    pub(crate) fn half_taken(&self) -> bool {
+        self.taken() > self.capacity / 2
+    }
+
     /// Whether nothing more comes in, for the whole process is at its limit.
     pub(crate) fn close(&self, closed: bool) {
         self.pressure.closed.store(closed, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The contract of a trace store; [`disk`] keeps it. Called by `pipeline` (one writer) and `query` (many readers). All
+//! The contract of a trace store; [`disk`] keeps it for one collector, [`clickhouse`] for any number of them, and
+//! `contract` is the suite that both pass. Called by `pipeline` (one writer per process) and `query` (many readers). All
 //! calls block and belong on a thread that may.
 //!
 //! - `append` returns when its spans survive the death of the process and of the machine.
@@ -9,8 +10,14 @@
 //! - `settle` makes the trace's row anew and replaces what it added to the map, in one step: after a crash both are old
 //!   or both are new, and the map is always the sum over all rows.
 //! - A trace lives in the UTC day in which something last arrived for it. `expire` removes whole days.
+//! - Where several collectors share a store, any of them may settle any trace, at the same time too: what counts is the
+//!   settling that saw most of its spans. A trace whose last span somebody appended and settled is settled right.
 
+pub(crate) mod clickhouse;
+#[cfg(test)]
+mod contract;
 pub(crate) mod disk;
+mod places;
 mod record;
 
 use std::collections::BTreeMap;
@@ -25,11 +32,13 @@ use crate::summary::Evaluated;
 use crate::summary::Summary;
 
 pub(crate) trait Store: Send + Sync + 'static {
-    fn append(&self, spans: &[Span]) -> Result<(), StoreError>;
+    /// `now` is when they arrived.
+    fn append(&self, spans: &[Span], now: SystemTime) -> Result<(), StoreError>;
 
+    /// Each once, whoever appended.
     fn unsettled(&self) -> Result<Vec<TraceId>, StoreError>;
 
-    /// Concurrent with readers, never with `append` or itself. Returns what changed, trace by trace.
+    /// Concurrent with readers, in one process never with `append` or itself; no id twice. Returns what changed, trace by trace.
     fn settle(&self, traces: &[TraceId]) -> Result<Vec<Settled>, StoreError>;
 
     /// In order of arrival, for [`crate::trace::Trace::assemble`]. Settled or not; empty when unknown.
@@ -64,9 +73,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// What was kept of a kind, by name. It belongs to no day and does not expire.
     fn kept(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
-    /// Keeps or, without a value, forgets; durable when it returns.
-    fn keep(&self, kind: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError>;
+    /// Keeps by name or, without a value, forgets; durable when it returns.
+    fn keep(&self, kind: &str, entries: &[Entry<'_>]) -> Result<(), StoreError>;
 }
+
+/// A name and what is kept under it.
+pub(crate) type Entry<'e> = (&'e str, Option<&'e [u8]>);
 
 /// Microseconds since the epoch, `start` included, `end` not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +140,7 @@ pub(crate) struct StoredTrace {
 /// The store could not do what it was asked; what was acknowledged before is safe.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("open the trace store {path}")]
+    #[error("open the trace store {path}; one process at a time may hold it")]
     Open { path: String, source: fjall::Error },
     #[error("the trace store is closed after a failed write; it opens by itself as soon as it can")]
     Closed,
@@ -143,4 +155,6 @@ pub(crate) enum StoreError {
     Read { source: fjall::Error },
     #[error("read a record of the trace store: {what} is damaged")]
     Record { what: &'static str },
+    #[error(transparent)]
+    ClickHouse(#[from] clickhouse::ClickHouseError),
 }

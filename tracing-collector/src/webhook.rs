@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Posts JSON to one address over HTTP or HTTPS. Used by `watch` and `alerts`; tries a few times, then says why not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,35 +10,26 @@ use http::header::CONTENT_TYPE;
 use http::header::HOST;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::ServerName;
-use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::RootCertStore;
+
+use crate::outward;
+use crate::outward::Peer;
+use crate::outward::ROOTS;
 
 const TRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
-/// Where Debian, Alpine and their images keep the roots of the web.
-const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.host)
+        f.write_str(self.host())
     }
 }
 
 #[derive(Clone)]
 pub(crate) struct Webhook {
     uri: Uri,
-    host: String,
-    port: u16,
-    tls: Option<TlsConnector>,
+    peer: Peer,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +54,6 @@ pub(crate) enum PostError {
     Late(String),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 impl Webhook {
     pub(crate) fn parse(setting: &'static str, url: &str) -> Result<Webhook, WebhookAddressError> {
         let wrong = || WebhookAddressError::Url {
@@ -79,21 +66,23 @@ impl Webhook {
             Some("http") => (80, None),
             Some("https") => (
                 443,
-                Some(connector().ok_or(WebhookAddressError::Roots { setting })?),
+                Some(outward::tls().ok_or(WebhookAddressError::Roots { setting })?),
             ),
             _ => return Err(wrong()),
         };
         Ok(Webhook {
-            port: uri.port_u16().unwrap_or(port),
-            host: host.trim_matches(['[', ']']).to_owned(),
+            peer: Peer {
+                port: uri.port_u16().unwrap_or(port),
+                host: host.trim_matches(['[', ']']).to_owned(),
+                tls,
+            },
             uri,
-            tls,
         })
     }
 
     /// For `/config`; its path may be a secret.
     pub(crate) fn host(&self) -> &str {
-        &self.host
+        &self.peer.host
     }
 
     /// Until it is taken with a 2xx, a few times.
@@ -115,6 +104,7 @@ impl Webhook {
         let name = || self.uri.to_string();
         let http = |error| PostError::Http(name(), error);
         let stream = self
+            .peer
             .connect()
             .await
             .map_err(|error| PostError::Connect(name(), error))?;
@@ -138,30 +128,6 @@ impl Webhook {
             }
         }
     }
-
-    async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        let Some(tls) = &self.tls else {
-            return Ok(Box::new(stream));
-        };
-        let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
-        Ok(Box::new(tls.connect(name, stream).await?))
-    }
-}
-
-fn connector() -> Option<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ROOTS).ok()?.flatten() {
-        // One that this library does not read is one fewer to trust.
-        roots.add(certificate).unwrap_or_default();
-    }
-    if roots.is_empty() {
-        return None;
-    }
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(TlsConnector::from(Arc::new(config)))
 }
 
 #[cfg(test)]

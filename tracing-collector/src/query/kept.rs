@@ -47,11 +47,11 @@ impl Kept {
 
     pub(super) fn put(&self, kind: &str, name: &str, value: &Value) -> Result<(), StoreError> {
         self.store
-            .keep(kind, name, Some(value.to_string().as_bytes()))
+            .keep(kind, &[(name, Some(value.to_string().as_bytes()))])
     }
 
     pub(super) fn remove(&self, kind: &str, name: &str) -> Result<(), StoreError> {
-        self.store.keep(kind, name, None)
+        self.store.keep(kind, &[(name, None)])
     }
 }
 

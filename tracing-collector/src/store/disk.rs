@@ -18,6 +18,7 @@ use crate::graph::Tallies;
 use crate::graph::Totals;
 use crate::span::Span;
 use crate::span::TraceId;
+use crate::store::Entry;
 use crate::store::Page;
 use crate::store::Scan;
 use crate::store::Settled;
@@ -26,6 +27,7 @@ use crate::store::StoreError;
 use crate::store::StoredTrace;
 use crate::store::Window;
 use crate::store::disk::engine::Engine;
+use crate::store::disk::engine::day_of;
 use crate::summary::Summary;
 
 /// Space for this much is tried before the folder is opened anew: opening writes too.
@@ -84,8 +86,8 @@ impl Disk {
 }
 
 impl Store for Disk {
-    fn append(&self, spans: &[Span]) -> Result<(), StoreError> {
-        self.with(|engine| engine.append(spans))
+    fn append(&self, spans: &[Span], now: SystemTime) -> Result<(), StoreError> {
+        self.with(|engine| engine.append_on(day_of(now), spans))
     }
 
     fn unsettled(&self) -> Result<Vec<TraceId>, StoreError> {
@@ -132,8 +134,8 @@ impl Store for Disk {
         self.with(|engine| engine.kept(kind))
     }
 
-    fn keep(&self, kind: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
-        let keep = || self.with(|engine| engine.keep(kind, name, value));
+    fn keep(&self, kind: &str, entries: &[Entry<'_>]) -> Result<(), StoreError> {
+        let keep = || self.with(|engine| engine.keep(kind, entries));
         // Spans that do not come would not bring the store back.
         keep().or_else(|error| self.recover().map_or(Err(error), |()| keep()))
     }

@@ -3,6 +3,7 @@
 
 mod access;
 mod alerts;
+mod clickhouse;
 mod clients;
 mod collector;
 mod dashboard;
@@ -14,5 +15,7 @@ mod map;
 mod otlp;
 mod pressure;
 mod restart;
+#[path = "../clickhouse/server.rs"]
+mod server;
 mod settings;
 mod xray;

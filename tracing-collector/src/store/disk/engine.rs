@@ -5,6 +5,7 @@
 //! [`settle`] writes the last four, [`scan`] reads them. Once a write failed it reads only; `disk` opens it anew.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -18,6 +19,7 @@ use parking_lot::RwLock;
 use crate::span::Span;
 use crate::span::SpanId;
 use crate::span::TraceId;
+use crate::store::Entry;
 use crate::store::StoreError;
 use crate::store::StoredTrace;
 use crate::store::disk::Settings;
@@ -206,21 +208,18 @@ impl DayKeyspaces {
 }
 
 impl Engine {
-    pub(super) fn append(&self, spans: &[Span]) -> Result<(), StoreError> {
-        self.append_on(day_of(SystemTime::now()), spans)
-    }
-
     pub(super) fn unsettled(&self) -> Result<Vec<TraceId>, StoreError> {
-        let mut found = Vec::new();
+        // One that went on past midnight is marked in two days.
+        let mut found = BTreeSet::new();
         for (_, keyspaces) in self.all_days() {
             for pair in keyspaces.unsettled.iter() {
                 let key = pair.key().map_err(reading)?;
-                found.push(trace_id(&key).ok_or(StoreError::Record {
+                found.insert(trace_id(&key).ok_or(StoreError::Record {
                     what: "an unsettled mark",
                 })?);
             }
         }
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     pub(super) fn trace(&self, id: TraceId) -> Result<StoredTrace, StoreError> {
@@ -249,20 +248,17 @@ impl Engine {
         Ok(found)
     }
 
-    pub(super) fn keep(
-        &self,
-        kind: &str,
-        name: &str,
-        value: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn keep(&self, kind: &str, entries: &[Entry<'_>]) -> Result<(), StoreError> {
         let mut batch = self
             .database
             .batch()
             .durability(Some(PersistMode::SyncData));
-        let key = kept_key(kind, name);
-        match value {
-            Some(value) => batch.insert(&self.kept, key, value),
-            None => batch.remove(&self.kept, key),
+        for (name, value) in entries {
+            let key = kept_key(kind, name);
+            match value {
+                Some(value) => batch.insert(&self.kept, key, *value),
+                None => batch.remove(&self.kept, key),
+            }
         }
         batch.commit().map_err(writing)
     }

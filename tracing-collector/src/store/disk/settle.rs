@@ -18,7 +18,7 @@ use crate::store::disk::engine::DayKeyspaces;
 use crate::store::disk::engine::Engine;
 use crate::store::disk::engine::reading;
 use crate::store::disk::engine::writing;
-use crate::store::disk::scan;
+use crate::store::places;
 use crate::store::record;
 use crate::summary::Evaluated;
 use crate::summary::evaluate;
@@ -116,7 +116,7 @@ impl Settling<'_> {
             self.counters(day, &keyspaces, contribution)?
                 .take_back(contribution);
         }
-        for (key, _) in scan::places(row, self.engine.retention) {
+        for (key, _) in places::places(row, self.engine.retention) {
             self.batch.remove(&keyspaces.places, key);
         }
         self.batch
@@ -134,7 +134,7 @@ impl Settling<'_> {
             self.counters(day, keyspaces, contribution)?
                 .add(contribution);
         }
-        for (key, value) in scan::places(row, self.engine.retention) {
+        for (key, value) in places::places(row, self.engine.retention) {
             self.batch.insert(&keyspaces.places, key, value);
         }
         self.batch.insert(
