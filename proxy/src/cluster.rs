@@ -3,6 +3,7 @@
 //! levels in flight, turn of the balancer, DNS answers, ejections). Built by `snapshot`, picked from once per try.
 
 pub mod balance;
+pub mod budget;
 pub mod dns;
 pub mod health;
 pub mod outlier;
@@ -137,6 +138,8 @@ pub struct Member {
 pub struct State {
     /// Counts and levels.
     pub stats: Arc<ClusterStats>,
+    /// Retries it bears.
+    pub budget: budget::Budget,
     /// Whose turn it is.
     pub turn: AtomicUsize,
     /// Endpoints by DNS.
@@ -330,6 +333,7 @@ impl State {
         let (answered, _) = watch::channel(false);
         State {
             stats,
+            budget: budget::Budget::default(),
             turn: AtomicUsize::new(0),
             resolved: ArcSwapOption::empty(),
             answered,
@@ -347,9 +351,12 @@ impl State {
         self.stats
             .requests
             .set_limit(limits.max_requests.unwrap_or(DEFAULT_LIMIT));
-        self.stats
-            .retries
-            .set_limit(limits.max_retries.unwrap_or(3));
+        let retries = match limits.retry_budget {
+            Some(_) => u32::MAX,
+            None => limits.max_retries.unwrap_or(3),
+        };
+        self.stats.retries.set_limit(retries);
+        self.budget.set(budget::of(limits));
     }
 
     /// Takes DNS answers: `(address, hostname, priority, weight, zone)`. An empty list changes nothing: the last good

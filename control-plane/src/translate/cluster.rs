@@ -193,6 +193,7 @@ pub fn unlimited() -> CircuitBreakers {
         max_pending_requests: Some(UNLIMITED),
         max_requests: Some(UNLIMITED),
         max_retries: Some(UNLIMITED),
+        retry_budget: None,
     }
 }
 
@@ -225,6 +226,7 @@ pub fn gateway_limits(spec: &VirtualGatewaySpec) -> CircuitBreakers {
         max_pending_requests: widest.max_pending_requests.max(other.max_pending_requests),
         max_requests: widest.max_requests.max(other.max_requests),
         max_retries: widest.max_retries.max(other.max_retries),
+        retry_budget: None,
     })
 }
 

@@ -108,8 +108,29 @@ pub struct CircuitBreakers {
     pub max_pending_requests: Option<u32>,
     /// Requests in flight.
     pub max_requests: Option<u32>,
-    /// Retries in flight.
+    /// Retries in flight; not looked at beside a budget.
     pub max_retries: Option<u32>,
+    /// Retries as a share of requests.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// How many retries a cluster bears.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Of its requests.
+    pub percent: f64,
+    /// So many at once in any case.
+    pub min_concurrency: u32,
+}
+
+impl Default for RetryBudget {
+    /// Envoy's figures.
+    fn default() -> RetryBudget {
+        RetryBudget {
+            percent: 20.0,
+            min_concurrency: 3,
+        }
+    }
 }
 
 /// Ejection of endpoints that answer with errors.

@@ -152,6 +152,10 @@ fn cluster_json(cluster: &Cluster) -> Value {
             "max_pending_requests": cluster.limits.max_pending_requests,
             "max_requests": cluster.limits.max_requests,
             "max_retries": cluster.limits.max_retries,
+            "retry_budget": cluster.limits.retry_budget.map(|budget| json!({
+                "budget_percent": budget.percent,
+                "min_retry_concurrency": budget.min_concurrency,
+            })),
         },
         "outlier_detection": outlier,
         "health_checks": checks,

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 use std::time::Duration;
+use std::time::Instant;
 
 use http::HeaderMap;
 use http::HeaderValue;
@@ -186,18 +187,29 @@ fn backoff(tried: u32, random: u64) -> Duration {
     Duration::from_micros(random % micros)
 }
 
-/// A retry in flight, bounded per cluster so that a failing one is not buried.
+/// A retry in flight, bounded per cluster (by number, and by its budget) so that a failing one is not buried.
 struct RetryGuard(std::sync::Arc<Cluster>);
 
 impl RetryGuard {
     fn enter(exchange: &Exchange) -> Option<RetryGuard> {
         let cluster = exchange.cluster.get()?;
-        if !cluster.state.stats.retries.try_enter() {
-            exchange.flag(Flags::OVERFLOW);
-            count(exchange, |counts| counts.rq_retry_overflow.inc());
-            return None;
+        let stats = &cluster.state.stats;
+        let room = stats.retries.try_enter();
+        let beside = stats.retries.now().saturating_sub(1);
+        let now = Instant::now();
+        if room
+            && !cluster
+                .state
+                .budget
+                .admits(stats.first_tries(), beside, now)
+        {
+            stats.retries.leave();
+        } else if room {
+            return Some(RetryGuard(std::sync::Arc::clone(cluster)));
         }
-        Some(RetryGuard(std::sync::Arc::clone(cluster)))
+        exchange.flag(Flags::OVERFLOW);
+        count(exchange, |counts| counts.rq_retry_overflow.inc());
+        None
     }
 }
 

@@ -343,6 +343,18 @@ impl ClusterStats {
             ejected: AtomicU64::new(0),
         }
     }
+
+    /// Requests ever, however often each was tried.
+    pub fn first_tries(&self) -> u64 {
+        let counts = self.parts.iter().map(|part| &part.counts);
+        let (tries, retries) = counts.fold((0, 0), |(tries, retries), counts| {
+            (
+                tries + counts.rq_total.get(),
+                retries + counts.rq_retry.get(),
+            )
+        });
+        u64::saturating_sub(tries, retries)
+    }
 }
 
 impl fmt::Debug for ClusterStats {

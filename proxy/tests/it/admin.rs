@@ -172,7 +172,7 @@ async fn the_log_level_changes_by_post_and_nonsense_is_refused() {
 }
 
 #[tokio::test]
-async fn draining_at_once_closes_listeners_and_keeps_admin() {
+async fn draining_inbound_by_the_agent_closes_it_and_keeps_admin() {
     let (_ads, proxy) = live().await;
     assert_eq!(
         call(
@@ -186,8 +186,8 @@ async fn draining_at_once_closes_listeners_and_keeps_admin() {
         .0,
         200
     );
-    eventually("egress is closed", || async {
-        tokio::net::TcpStream::connect(proxy.addr("egress"))
+    eventually("ingress is closed", || async {
+        tokio::net::TcpStream::connect(proxy.addr("ingress"))
             .await
             .is_err()
     })

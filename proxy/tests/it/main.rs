@@ -15,6 +15,7 @@ mod pki;
 mod plane;
 mod sds_server;
 mod smuggling;
+mod storm;
 mod stream;
 mod survival;
 mod telemetry;

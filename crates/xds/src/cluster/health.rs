@@ -8,6 +8,7 @@ use super::CircuitBreakers;
 use super::HealthCheck;
 use super::OutlierDetection;
 use super::Probe;
+use super::RetryBudget;
 use crate::field;
 use crate::field::Checked;
 use crate::field::Holds;
@@ -18,6 +19,7 @@ use crate::field::refuse;
 use crate::field::uint;
 use crate::proto::cluster as proto;
 use crate::proto::cluster::circuit_breakers::Thresholds;
+use crate::proto::cluster::circuit_breakers::thresholds;
 use crate::proto::core;
 use crate::proto::core::health_check::GrpcHealthCheck;
 use crate::proto::core::health_check::HealthChecker;
@@ -25,6 +27,7 @@ use crate::proto::core::health_check::HttpHealthCheck;
 use crate::proto::core::health_check::TcpHealthCheck;
 use crate::proto::google::protobuf;
 use crate::proto::kind::CodecClientType;
+use crate::proto::kind::Percent;
 
 pub(super) fn encode_limits(limits: &CircuitBreakers) -> Option<proto::CircuitBreakers> {
     if *limits == CircuitBreakers::default() {
@@ -36,6 +39,7 @@ pub(super) fn encode_limits(limits: &CircuitBreakers) -> Option<proto::CircuitBr
         max_pending_requests: limits.max_pending_requests.map(uint),
         max_requests: limits.max_requests.map(uint),
         max_retries: limits.max_retries.map(uint),
+        retry_budget: limits.retry_budget.map(encode_budget),
         ..Default::default()
     };
     Some(proto::CircuitBreakers {
@@ -66,15 +70,46 @@ pub(super) fn decode_limits(limits: Option<proto::CircuitBreakers>) -> Checked<C
     } = first;
     let check = || {
         // Routes with a priority are refused, so only the default one can ever be asked for.
-        refuse!(priority, retry_budget, max_connection_pools);
-        Ok(())
+        refuse!(priority, max_connection_pools);
+        retry_budget.map(decode_budget).transpose()
     };
-    check().under("thresholds[0]")?;
+    let retry_budget = check().under("thresholds[0]")?;
     Ok(CircuitBreakers {
         max_connections: number(max_connections),
         max_pending_requests: number(max_pending_requests),
         max_requests: number(max_requests),
         max_retries: number(max_retries),
+        retry_budget,
+    })
+}
+
+fn encode_budget(budget: RetryBudget) -> thresholds::RetryBudget {
+    let percent = Percent {
+        value: budget.percent,
+    };
+    thresholds::RetryBudget {
+        budget_percent: Some(percent),
+        min_retry_concurrency: Some(uint(budget.min_concurrency)),
+        ..Default::default()
+    }
+}
+
+fn decode_budget(budget: thresholds::RetryBudget) -> Checked<RetryBudget> {
+    let thresholds::RetryBudget {
+        budget_percent,
+        budget_interval,
+        min_retry_concurrency,
+    } = budget;
+    let defaults = RetryBudget::default();
+    let percent = budget_percent.map_or(defaults.percent, |percent| percent.value);
+    if !(0.0..=100.0).contains(&percent) {
+        let why = format!("is {percent}; use 0 to 100");
+        return Err(Refusal::new("retry_budget.budget_percent", why));
+    }
+    field::unset("retry_budget.budget_interval", &budget_interval)?;
+    Ok(RetryBudget {
+        percent,
+        min_concurrency: number(min_retry_concurrency).unwrap_or(defaults.min_concurrency),
     })
 }
 

@@ -104,6 +104,7 @@ fn cluster(name: &str, discovery: Discovery, protocol: UpstreamProtocol) -> Clus
             max_pending_requests: Some(20),
             max_requests: Some(u32::MAX),
             max_retries: None,
+            retry_budget: Some(RetryBudget::default()),
         },
         outlier_detection: Some(OutlierDetection {
             consecutive_5xx: 5,

@@ -141,11 +141,18 @@ fn discovery() -> impl Strategy<Value = Discovery> {
 
 fn limits() -> impl Strategy<Value = CircuitBreakers> {
     let limit = || option::of(any::<u32>());
-    (limit(), limit(), limit(), limit()).prop_map(|(a, b, c, d)| CircuitBreakers {
-        max_connections: a,
-        max_pending_requests: b,
-        max_requests: c,
-        max_retries: d,
+    let budget = (0.0..=100.0, any::<u32>()).prop_map(|(percent, min_concurrency)| RetryBudget {
+        percent,
+        min_concurrency,
+    });
+    (limit(), limit(), limit(), limit(), option::of(budget)).prop_map(|(a, b, c, d, budget)| {
+        CircuitBreakers {
+            max_connections: a,
+            max_pending_requests: b,
+            max_requests: c,
+            max_retries: d,
+            retry_budget: budget,
+        }
     })
 }
 
