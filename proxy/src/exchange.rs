@@ -36,6 +36,7 @@ use crate::http::body::Lease;
 use crate::http::guard::Edge;
 use crate::route::Rule;
 use crate::snapshot::Filter;
+use crate::snapshot::chain::Chain;
 use crate::snapshot::chain::Hello;
 use crate::snapshot::chain::Http;
 use crate::tls::session::Session;
@@ -96,7 +97,7 @@ pub struct Served {
     /// The snapshot.
     pub snapshot: Held,
     /// The filter chain.
-    pub chain: Arc<crate::snapshot::Chain>,
+    pub chain: Arc<Chain>,
     /// Whether the configuration no longer has this chain: the connection should end.
     pub stale: bool,
 }
@@ -108,6 +109,20 @@ impl Served {
             Filter::Http(http) => http,
             Filter::Tcp(_) => unreachable!("connections are served as HTTP only by HTTP chains"),
         }
+    }
+}
+
+/// Whether who was let in under `before` would be asked for the same now. Of a connection that was not, nobody knows
+/// whether its peer has the certificate that is wanted since.
+fn lets_in_alike(before: &Chain, now: &Chain) -> bool {
+    match (&before.tls, &now.tls) {
+        (Some(before), Some(now)) => {
+            let (before, now) = (before.source(), now.source());
+            before.validation == now.validation
+                && before.require_client_certificate == now.require_client_certificate
+        }
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -146,8 +161,7 @@ impl Connection {
                     listener.choose(self.destination.ip(), self.destination.port(), &self.hello)
                 })
                 .filter(|chain| {
-                    matches!(chain.filter, Filter::Http(_))
-                        && chain.tls.is_some() == self.tls.is_some()
+                    matches!(chain.filter, Filter::Http(_)) && lets_in_alike(&served.1.chain, chain)
                 });
             let next = match chosen {
                 Some(chain) => Served {

@@ -105,6 +105,11 @@ impl<S: PartialEq, C> Built<S, C> {
         self.source == *source && self.inputs.iter().all(|input| input.is_current(material))
     }
 
+    /// What it was built from.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// Whether a file it was built from has changed since.
     pub fn files_changed(&self) -> bool {
         self.inputs.iter().any(|input| match input {
