@@ -13,3 +13,4 @@ mod resilience;
 mod shifting;
 mod tcp;
 mod upgrades;
+mod walkthroughs;
