@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Access logs: formats compiled once, lines written into a buffer of the worker, buffers handed to one background
 //! writer over a bounded queue. A full queue drops and counts; a request never waits for a disk. Formats are compiled
-//! by `snapshot`, lines written by `layer::access_log` and `tcp`.
+//! by `snapshot`, lines written by `layer::access_log` and `tcp`; `cluster::outlier` sends its events the same way.
 
 pub mod format;
 mod operator;
@@ -55,6 +55,15 @@ impl Writer {
             queue,
             metrics: metrics.clone(),
         }
+    }
+
+    /// A line that no request wrote: a cluster's event.
+    pub fn say(&self, path: &Arc<str>, line: String) {
+        self.send(Chunk {
+            path: Arc::clone(path),
+            bytes: line.into_bytes(),
+            lines: 1,
+        });
     }
 
     fn send(&self, chunk: Chunk) {

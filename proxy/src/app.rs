@@ -364,6 +364,7 @@ fn settings(config: &Config, status: &Status) -> Result<listener::Settings, AppE
         listens: listens.collect(),
         gateway: config.gateway,
         workers: config.workers,
+        ejection_log: Arc::clone(&config.ejection_log),
         policy: Policy {
             server_header,
             sampling: Arc::clone(&config.exporters.sampler),

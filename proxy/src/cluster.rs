@@ -148,6 +148,8 @@ pub struct State {
     answered: watch::Sender<bool>,
     /// A connection has ended: one that waits at the limit may try.
     pub freed: Notify,
+    /// An endpoint has been ejected.
+    pub ejected: Notify,
 }
 
 /// A cluster as one snapshot sees it.
@@ -338,6 +340,7 @@ impl State {
             resolved: ArcSwapOption::empty(),
             answered,
             freed: Notify::new(),
+            ejected: Notify::new(),
         }
     }
 

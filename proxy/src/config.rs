@@ -15,6 +15,7 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -148,6 +149,8 @@ pub struct Config {
     pub initial_fetch_timeout: Duration,
     /// Filter of the log.
     pub log_filter: String,
+    /// Where ejections are logged.
+    pub ejection_log: Arc<str>,
     /// Admin and agent may be reachable from other machines.
     pub insecure: bool,
 }
@@ -321,6 +324,7 @@ impl Args {
             drain_wait: behaviour.drain_wait,
             initial_fetch_timeout: behaviour.initial_fetch_timeout,
             log_filter: behaviour.log_filter,
+            ejection_log: behaviour.ejection_log,
             insecure: self.insecure,
         })
     }
@@ -482,6 +486,7 @@ impl Config {
             "drain_wait_s": self.drain_wait.as_secs(),
             "initial_fetch_timeout_s": self.initial_fetch_timeout.as_secs(),
             "log_filter": self.log_filter,
+            "ejection_log": &*self.ejection_log,
         })
     }
 }

@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::access_log;
+use crate::cluster::outlier;
 use crate::cluster::upkeep;
 use crate::drain::BOTH;
 use crate::drain::Drains;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub gateway: IpAddr,
     /// Worker threads.
     pub workers: usize,
+    /// Where ejections are logged.
+    pub ejection_log: Arc<str>,
     /// `server` header, sampling; `local_apps` is filled from `listens`.
     pub policy: Policy,
     /// Told of gateway listeners.
@@ -89,6 +92,7 @@ impl Default for Settings {
             listens: Vec::new(),
             gateway: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             workers: 1,
+            ejection_log: Arc::from("/dev/null"),
             policy: Policy::default(),
             announce: Arc::new(|_| {}),
             settled: Arc::new(|_, _| {}),
@@ -167,13 +171,15 @@ pub fn start(
             .map(|listen| (listen.port, listen.app)),
     );
     let drains = Drains::default();
+    let log_writer = access_log::Writer::start(tasks, metrics);
+    let events = outlier::Events::new(log_writer.clone(), Arc::clone(&settings.ejection_log));
     let load = Arc::new(Load::default());
     let shared = Shared {
         live: live.clone(),
         policy: Arc::new(settings.policy.clone()),
         metrics: metrics.clone(),
         spans,
-        log_writer: access_log::Writer::start(tasks, metrics),
+        log_writer,
         load: Arc::clone(&load),
         stages: drains.stages(),
     };
@@ -211,7 +217,7 @@ pub fn start(
         bound: gateways.clone(),
     };
     tasks.spawn_until_stopped("gateway-listeners", binder.run());
-    tasks.spawn_until_stopped("cluster-upkeep", upkeep::keep(live.clone()));
+    tasks.spawn_until_stopped("cluster-upkeep", upkeep::keep(live.clone(), events));
     Ok(DataPlane {
         addresses,
         gateways,

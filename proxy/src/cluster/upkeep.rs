@@ -15,13 +15,13 @@ use crate::snapshot::Live;
 use crate::snapshot::Snapshot;
 
 /// Keeps every cluster of the current configuration attended to, until aborted.
-pub async fn keep(live: Live) {
+pub async fn keep(live: Live, events: outlier::Events) {
     let resolver = dns::Resolver::system();
     let mut changes = live.subscribe();
     let mut attended: HashMap<String, (Arc<Cluster>, JoinSet<()>)> = HashMap::new();
     loop {
         let snapshot = live.current();
-        refresh(&mut attended, &snapshot, &resolver);
+        refresh(&mut attended, &snapshot, &resolver, &events);
         if changes.changed().await.is_err() {
             return;
         }
@@ -32,6 +32,7 @@ fn refresh(
     attended: &mut HashMap<String, (Arc<Cluster>, JoinSet<()>)>,
     snapshot: &Snapshot,
     resolver: &dns::Resolver,
+    events: &outlier::Events,
 ) {
     // Dropping a JoinSet aborts its tasks.
     attended.retain(|name, (before, _)| {
@@ -51,7 +52,8 @@ fn refresh(
             tasks.spawn(dns::keep_resolved(Arc::clone(cluster), resolver.clone()));
         }
         if let Some(detection) = &cluster.config.outlier_detection {
-            tasks.spawn(outlier::keep_swept(Arc::clone(cluster), detection.clone()));
+            let (cluster, events) = (Arc::clone(cluster), events.clone());
+            tasks.spawn(outlier::keep_swept(cluster, detection.clone(), events));
         }
         for check in &cluster.config.health_checks {
             tasks.spawn(health::keep_probing(Arc::clone(cluster), check.clone()));

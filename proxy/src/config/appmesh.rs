@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Env;
@@ -38,6 +39,7 @@ App Mesh's variables keep their meaning:
   ENABLE_ENVOY_DOG_STATSD       1 sends metrics to STATSD_ADDRESS [127.0.0.1], STATSD_PORT [8125], or STATSD_SOCKET_PATH
   ENVOY_STATS_FLUSH_INTERVAL    [default: 5s]
   APPMESH_METRIC_EXTENSION_VERSION  1 adds envoy_appmesh_* metrics
+  ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH  ejections as JSON lines [default: /dev/stdout]
   ENVOY_ADMIN_MODE              tcp, or uds for /tmp/envoy_admin.sock
   ENVOY_ADMIN_ACCESS_ENABLE_IPV6  1 binds ::1
   LISTENER_DRAIN_WAIT_TIME_S    5 to 110 [default: 20]
@@ -72,6 +74,7 @@ pub(super) struct Behaviour {
     pub(super) drain_wait: Duration,
     pub(super) initial_fetch_timeout: Duration,
     pub(super) log_filter: String,
+    pub(super) ejection_log: Arc<str>,
     pub(super) sockets: Sockets,
     pub(super) agent_limits: AgentLimits,
 }
@@ -102,6 +105,9 @@ pub(super) fn behaviour(env: Env<'_>, report: &mut Report) -> Behaviour {
         drain_wait,
         initial_fetch_timeout,
         log_filter,
+        ejection_log: env("ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH")
+            .filter(|path| !path.is_empty())
+            .map_or_else(|| Arc::from("/dev/stdout"), Arc::from),
         sockets: Sockets { admin, agent },
         agent_limits,
     }

@@ -160,7 +160,7 @@ async fn every_variable_without_effect_is_answered_with_what_takes_its_place() {
 }
 
 /// Each with a value, and where in `--check` it shows as what.
-const EFFECTIVE: [(&str, &str, &str, &str); 18] = [
+const EFFECTIVE: [(&str, &str, &str, &str); 19] = [
     (
         "APPMESH_RESOURCE_CLUSTER",
         "shop",
@@ -180,6 +180,12 @@ const EFFECTIVE: [(&str, &str, &str, &str); 18] = [
         "true",
     ),
     ("ENVOY_LOG_LEVEL", "critical", "/log_filter", "\"error\""),
+    (
+        "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH",
+        "/var/log/ejections",
+        "/ejection_log",
+        "\"/var/log/ejections\"",
+    ),
     (
         "ENVOY_INITIAL_FETCH_TIMEOUT",
         "9",

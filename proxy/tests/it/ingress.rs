@@ -197,9 +197,13 @@ async fn an_endpoint_that_fails_in_a_row_is_ejected_and_comes_back() {
         }),
         ..static_cluster("a", &[bad, named("good").await])
     };
-    let plane = Plane::start(
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("ejections");
+    let path: Arc<str> = log.to_str().unwrap().into();
+    let plane = Plane::start_with(
         egress(vec![cluster], vec![route_to("/", forward(&[("a", 1)]))]),
         None,
+        |settings| settings.ejection_log = path,
     );
     for _ in 0..6 {
         body(send(plane.egress(), get("/")).await).await;
@@ -217,6 +221,54 @@ async fn an_endpoint_that_fails_in_a_row_is_ejected_and_comes_back() {
         (response.status().as_u16(), body(response).await) == (200, "bad".to_owned())
     })
     .await;
+    let events = || {
+        let written = std::fs::read_to_string(&log).unwrap_or_default();
+        let said = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            let field = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            assert_eq!(field("cluster_name"), "a");
+            assert_eq!(event["num_ejections"], 1);
+            (field("action"), field("upstream_url"))
+        };
+        written.lines().map(said).collect::<Vec<_>>()
+    };
+    let at = bad.to_string();
+    let wanted = ["EJECT", "UNEJECT"].map(|action| (action.to_owned(), at.clone()));
+    eventually("both are logged", || async { events() == wanted }).await;
+}
+
+/// Two of three are out: fewer than half are left, so health is not believed and all are used.
+#[tokio::test]
+async fn when_most_endpoints_are_ejected_all_are_used_again() {
+    let failing = || app(|_| async { text(500, "bad") });
+    let (one, two) = (failing().await, failing().await);
+    let cluster = Cluster {
+        outlier_detection: Some(OutlierDetection {
+            consecutive_5xx: 1,
+            interval: Duration::from_secs(60),
+            base_ejection_time: Duration::from_secs(60),
+            max_ejection_percent: 100,
+        }),
+        ..static_cluster("a", &[one, two, named("good").await])
+    };
+    let plane = Plane::start(
+        egress(vec![cluster], vec![route_to("/", forward(&[("a", 1)]))]),
+        None,
+    );
+    for _ in 0..3 {
+        body(send(plane.egress(), get("/")).await).await;
+    }
+    assert_eq!(
+        plane.stat("cluster.a.outlier_detection.ejections_active"),
+        2
+    );
+    let panics = plane.stat("cluster.a.lb_healthy_panic");
+    let mut good = 0;
+    for _ in 0..9 {
+        good += u32::from(body(send(plane.egress(), get("/")).await).await == "good");
+    }
+    assert_eq!(good, 3, "each gets its share");
+    assert_eq!(plane.stat("cluster.a.lb_healthy_panic") - panics, 9);
 }
 
 #[tokio::test]
@@ -262,6 +314,69 @@ async fn an_endpoint_that_fails_its_probe_leaves_until_it_passes() {
         .await;
 }
 
+fn probed(probe: Probe, endpoints: &[SocketAddr]) -> Cluster {
+    Cluster {
+        health_checks: vec![HealthCheck {
+            probe,
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(2),
+            healthy_threshold: 1,
+            unhealthy_threshold: 1,
+        }],
+        ..static_cluster("a", endpoints)
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_probe_tells_who_listens_from_who_does_not() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = gone.local_addr().unwrap();
+    drop(gone);
+    let cluster = probed(Probe::Tcp, &[named("here").await, dead]);
+    let plane = Plane::start(
+        egress(vec![cluster], vec![route_to("/", forward(&[("a", 1)]))]),
+        None,
+    );
+    plane
+        .eventually_stat("cluster.a.membership_healthy", 1)
+        .await;
+    for _ in 0..4 {
+        assert_eq!(body(send(plane.egress(), get("/")).await).await, "here");
+    }
+    let back = tokio::net::TcpListener::bind(dead).await.unwrap();
+    plane
+        .eventually_stat("cluster.a.membership_healthy", 2)
+        .await;
+    drop(back);
+}
+
+#[tokio::test]
+async fn an_http2_probe_speaks_http2() {
+    let asked = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&asked);
+    let app = app(move |request| {
+        *seen.lock() = Some((request.version(), request.uri().path().to_owned()));
+        async { text(200, "well") }
+    })
+    .await;
+    let probe = Probe::Http {
+        path: "/ping".to_owned(),
+        http2: true,
+    };
+    let plane = Plane::start(
+        egress(
+            vec![probed(probe, &[app])],
+            vec![route_to("/", forward(&[("a", 1)]))],
+        ),
+        None,
+    );
+    plane
+        .eventually_stat("cluster.a.membership_healthy", 1)
+        .await;
+    let wanted = (http::Version::HTTP_2, "/ping".to_owned());
+    assert_eq!(asked.lock().clone(), Some(wanted));
+}
+
 #[tokio::test]
 async fn a_grpc_probe_asks_the_health_service() {
     let app = app(|request| async move {
@@ -269,16 +384,7 @@ async fn a_grpc_probe_asks_the_health_service() {
         text(200, &[0, 0, 0, 0, 2, 8, 1][..])
     })
     .await;
-    let cluster = Cluster {
-        health_checks: vec![HealthCheck {
-            probe: Probe::Grpc,
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_secs(2),
-            healthy_threshold: 1,
-            unhealthy_threshold: 1,
-        }],
-        ..static_cluster("a", &[app])
-    };
+    let cluster = probed(Probe::Grpc, &[app]);
     let plane = Plane::start(
         egress(vec![cluster], vec![route_to("/", forward(&[("a", 1)]))]),
         None,
