@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Nothing is lost while the built proxy goes or changes under load: on a plain SIGTERM, on drains by admin, and over
-//! pushes of routes, clusters and listeners. `PILLION_REPEAT=n` repeats all of it n times as often.
+//! Nothing is lost while the built proxy goes under load: on a plain SIGTERM and on drains by admin.
+//! `PILLION_REPEAT=n` repeats it n times. The crowd of clients serves `pushes` too.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -41,15 +41,15 @@ use crate::xds_server::Ads;
 
 /// What the clients of a test share.
 #[derive(Default)]
-struct Tally {
-    answered: AtomicUsize,
+pub(crate) struct Tally {
+    pub(crate) answered: AtomicUsize,
     /// Clients go when they are told to, once this is set.
-    leaving: AtomicBool,
-    stop: AtomicBool,
+    pub(crate) leaving: AtomicBool,
+    pub(crate) stop: AtomicBool,
 }
 
 /// How one client's life ended: well, or with a request lost.
-type Life = Result<(), String>;
+pub(crate) type Life = Result<(), String>;
 
 /// A closed loop over HTTP/1.1: every fifth request on a new connection, a third of them slow.
 async fn client1(proxy: SocketAddr, number: usize, tally: Arc<Tally>) -> Life {
@@ -181,7 +181,7 @@ impl Tally {
         }
     }
 
-    async fn answered(&self, more: usize) {
+    pub(crate) async fn answered(&self, more: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + more;
         plane::eventually("requests are answered", || async {
             self.answered.load(Ordering::Relaxed) >= wanted
@@ -190,7 +190,7 @@ impl Tally {
     }
 }
 
-async fn app() -> SocketAddr {
+pub(crate) async fn app() -> SocketAddr {
     plane::app(|request| async move {
         if request.uri().path() == "/slow" {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -200,13 +200,17 @@ async fn app() -> SocketAddr {
     .await
 }
 
-fn repeat() -> usize {
+pub(crate) fn repeat() -> usize {
     let times = std::env::var("PILLION_REPEAT").ok();
     times.and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// Clients of the first kind, and of the second.
-fn crowd(proxy: SocketAddr, tally: &Arc<Tally>, (ones, twos): (usize, usize)) -> JoinSet<Life> {
+pub(crate) fn crowd(
+    proxy: SocketAddr,
+    tally: &Arc<Tally>,
+    (ones, twos): (usize, usize),
+) -> JoinSet<Life> {
     let mut clients = JoinSet::new();
     for number in 0..ones {
         clients.spawn(client1(proxy, number, Arc::clone(tally)));
@@ -217,7 +221,7 @@ fn crowd(proxy: SocketAddr, tally: &Arc<Tally>, (ones, twos): (usize, usize)) ->
     clients
 }
 
-async fn all_well(mut clients: JoinSet<Life>, proxy: &Proxy) {
+pub(crate) async fn all_well(mut clients: JoinSet<Life>, proxy: &Proxy) {
     let mut lost = Vec::new();
     while let Some(life) = tokio::time::timeout(LIMIT, clients.join_next())
         .await

@@ -13,6 +13,7 @@ mod ingress;
 mod mtls;
 mod pki;
 mod plane;
+mod pushes;
 mod sds_server;
 mod smuggling;
 mod storm;
