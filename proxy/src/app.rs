@@ -28,6 +28,7 @@ use crate::config::Sockets;
 use crate::drain::BOTH;
 use crate::drain::Side;
 use crate::identity;
+use crate::limits::Limits;
 use crate::listener;
 use crate::listener::DataPlane;
 use crate::metrics::Metrics;
@@ -370,6 +371,10 @@ fn settings(config: &Config, status: &Status) -> Result<listener::Settings, AppE
             sampling: Arc::clone(&config.exporters.sampler),
             follow_caller: config.exporters.follow_caller,
             open_egress: config.open_egress,
+            limits: Limits {
+                memory: config.memory_limit,
+                ..Limits::default()
+            },
             ..Policy::default()
         },
         announce: Arc::new(listening::announce),

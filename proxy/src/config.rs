@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::limits::Limits;
+
 pub use appmesh::AgentLimits;
 pub use appmesh::Sockets;
 pub use appmesh::warnings;
@@ -31,6 +33,8 @@ const ADMIN_PORT: u16 = 9901;
 const AGENT_PORT: u16 = 9902;
 /// `ENVOY_CONCURRENCY` beyond this is a slip of the keyboard.
 const MAX_WORKERS: usize = 1024;
+/// Less would refuse every request with a body.
+const LEAST_MEMORY: usize = 1 << 20;
 
 /// The L7 sidecar and gateway of a Pillion mesh.
 #[derive(Debug, Default, Parser)]
@@ -81,6 +85,9 @@ pub struct Args {
     /// Worker threads [default: ENVOY_CONCURRENCY, else one per core]
     #[arg(long, env = "PILLION_WORKERS", value_name = "N")]
     pub workers: Option<String>,
+    /// Bytes of requests and answers under way that the proxy may hold, such as 128MiB; beyond it new ones are 503 [default: 64MiB]
+    #[arg(long, env = "PILLION_MEMORY_LIMIT", value_name = "BYTES")]
+    pub memory_limit: Option<String>,
     /// The `server` header of answers; empty passes upstream's through [default: envoy]
     #[arg(long, env = "PILLION_SERVER_HEADER", value_name = "VALUE")]
     pub server_header: Option<String>,
@@ -133,6 +140,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Worker threads.
     pub workers: usize,
+    /// Bytes that requests and answers under way may hold.
+    pub memory_limit: usize,
     /// `server` header of answers.
     pub server_header: Option<String>,
     /// Tracers and sinks of App Mesh's variables.
@@ -291,6 +300,7 @@ impl Args {
         let listen = self.check_listen(&mut report);
         let workers = self.check_workers(env, &mut report);
         let collector = self.check_collector(&mut report);
+        let memory_limit = self.check_memory(&mut report);
         let behaviour = appmesh::behaviour(env, &mut report);
         let (Some(node), Some(xds), true) = (node, xds, report.problems.is_empty()) else {
             return Err(report.problems);
@@ -313,6 +323,7 @@ impl Args {
             state_dir: self.state_dir.clone(),
             token_file: self.token_file.clone(),
             workers,
+            memory_limit,
             server_header: match self.server_header.as_deref() {
                 None => Some("envoy".to_owned()),
                 Some(value) => Some(value.to_owned()).filter(|value| !value.is_empty()),
@@ -409,6 +420,18 @@ impl Args {
         usize::try_from(workers).unwrap_or(1)
     }
 
+    fn check_memory(&self, report: &mut Report) -> usize {
+        let Some(written) = &self.memory_limit else {
+            return Limits::default().memory;
+        };
+        let parsed = parse_bytes(written).filter(|bytes| *bytes >= LEAST_MEMORY);
+        parsed.unwrap_or_else(|| {
+            let why = "is not a size of at least 1MiB, such as 67108864, 64MiB or 1GiB";
+            report.add("--memory-limit", written, why);
+            LEAST_MEMORY
+        })
+    }
+
     fn check_collector(&self, report: &mut Report) -> Option<String> {
         let written = self.collector.clone().filter(|text| !text.is_empty())?;
         let parsed = written.parse::<http::Uri>().ok();
@@ -429,6 +452,23 @@ impl Args {
 pub(crate) const ADDR: &str =
     "is not an address; give ip:port, such as 127.0.0.1:9901 (port 0 picks a free one)";
 pub(crate) const PORT: &str = "is not a port (0 to 65535)";
+
+/// A number and a unit of 1024: none, `k`, `m` or `g`, each with `ib` or `b` behind it if liked.
+fn parse_bytes(written: &str) -> Option<usize> {
+    let text = written.trim().to_ascii_lowercase();
+    let end = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let shift = match unit.trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
 
 /// `[ip:]port=app`.
 fn parse_listen(written: &str) -> Result<Listen, String> {
@@ -475,6 +515,7 @@ impl Config {
             "state_dir": self.state_dir,
             "token_file": self.token_file,
             "workers": self.workers,
+            "memory_limit_bytes": self.memory_limit,
             "server_header": self.server_header,
             "sampling_rate": self.exporters.sampler.rate(),
             "xray_daemon": self.exporters.xray,

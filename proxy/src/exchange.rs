@@ -217,6 +217,8 @@ pub struct Asked {
     pub authority: Authority,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// What its head costs (`memory`).
+    pub weight: usize,
     /// Whether the body is gRPC.
     pub grpc: bool,
     /// Whether the caller takes trailers.
@@ -299,6 +301,7 @@ impl Exchange {
     ) -> EndGuard {
         worker.shared.load.exchanges.fetch_add(1, Ordering::Relaxed);
         connection.edge.enter();
+        worker.ledger.charge(asked.weight);
         let started = Instant::now();
         EndGuard(Rc::new(Exchange {
             worker,
@@ -390,6 +393,7 @@ impl Exchange {
             observer.ended(self);
         }
         self.connection.edge.leave();
+        self.worker.ledger.release(self.asked.weight);
         self.worker
             .shared
             .load

@@ -5,9 +5,11 @@
 pub mod body;
 pub mod client;
 pub mod executor;
+mod frames;
 pub mod guard;
 pub mod head;
 pub mod pool;
+mod refused;
 pub mod replay;
 mod reply;
 mod rest;

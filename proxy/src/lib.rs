@@ -18,6 +18,7 @@ pub mod intercept;
 pub mod layer;
 pub mod limits;
 pub mod listener;
+pub mod memory;
 pub mod metrics;
 pub mod propagation;
 pub mod route;

@@ -17,6 +17,8 @@ pub struct Limits {
     pub body_window: Duration,
     /// Bytes a second.
     pub body_rate: u64,
+    /// Bytes of requests and answers under way that the process may hold (`memory`).
+    pub memory: usize,
     /// A TLS handshake takes two round trips; who needs longer is stalling.
     pub handshake: Duration,
 }
@@ -29,6 +31,7 @@ impl Default for Limits {
             awake: Duration::from_secs(2),
             body_window: Duration::from_secs(10),
             body_rate: 100,
+            memory: 64 << 20,
             handshake: Duration::from_secs(5),
         }
     }

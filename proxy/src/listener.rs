@@ -182,6 +182,7 @@ pub fn start(
         log_writer,
         load: Arc::clone(&load),
         stages: drains.stages(),
+        memory: settings.policy.limits.memory / workers,
     };
     let sockets = bind_all(&settings, workers)?;
     let addresses: Vec<(String, SocketAddr)> = sockets

@@ -25,6 +25,7 @@ use crate::drain::Side;
 use crate::drain::Stage;
 use crate::drain::Stages;
 use crate::limits::Limits;
+use crate::memory::Ledger;
 use crate::metrics::Metrics;
 use crate::sampling::Sampler;
 use crate::snapshot::Live;
@@ -152,6 +153,8 @@ pub struct Shared {
     pub load: Arc<Load>,
     /// How far the drain has come.
     pub stages: Stages,
+    /// A worker's share of the memory that requests may hold.
+    pub memory: usize,
 }
 
 /// One worker thread's view.
@@ -160,6 +163,8 @@ pub struct Worker {
     pub index: usize,
     /// What all workers share.
     pub shared: Shared,
+    /// What this worker's requests hold.
+    pub ledger: Arc<Ledger>,
     /// Log lines of this worker.
     pub logs: Rc<Buffers>,
     /// For destinations that are named by the request itself.
@@ -174,6 +179,7 @@ impl Worker {
         let held = (shared.live.generation(), Rc::new(shared.live.current()));
         Worker {
             index,
+            ledger: Arc::new(Ledger::new(shared.memory)),
             logs: Rc::new(Buffers::new(shared.log_writer.clone())),
             resolver: Resolver::system(),
             held: RefCell::new(held),

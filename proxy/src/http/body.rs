@@ -6,8 +6,10 @@
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,6 +23,8 @@ use super::watch;
 use crate::error::Flags;
 use crate::exchange::EndGuard;
 use crate::exchange::Exchange;
+use crate::memory::Chunk;
+use crate::memory::Tab;
 
 /// A body that broke off.
 #[derive(Debug, thiserror::Error)]
@@ -81,16 +85,18 @@ impl fmt::Debug for Body {
     }
 }
 
-type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+type Polled = Poll<Option<Result<Frame<Chunk>, BodyError>>>;
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         match self.get_mut() {
             Body::Empty => Poll::Ready(None),
-            Body::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Full(bytes) => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into()))))
+            }
             Body::Incoming(body) => poll_incoming(body, cx),
             Body::Received(body) => body.poll(cx),
             Body::Upstream(body) => body.poll(cx),
@@ -127,17 +133,31 @@ impl http_body::Body for Body {
 }
 
 fn poll_incoming(body: &mut Incoming, cx: &mut Context<'_>) -> Polled {
-    http_body::Body::poll_frame(Pin::new(body), cx).map_err(BodyError::Transport)
+    http_body::Body::poll_frame(Pin::new(body), cx)
+        .map_ok(|frame| frame.map_data(Chunk::from))
+        .map_err(BodyError::Transport)
 }
 
-fn data_len(frame: &Frame<Bytes>) -> u64 {
-    frame.data_ref().map_or(0, |data| data.len() as u64)
+fn data_len(frame: &Frame<Chunk>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.bytes().len() as u64)
+}
+
+/// Charges what passes to the body's tab.
+fn charged(polled: Polled, tab: &mut Option<Arc<Tab>>, last: bool, exchange: &Exchange) -> Polled {
+    polled.map_ok(|frame| {
+        frame.map_data(|chunk| {
+            chunk.charged(tab, last, || {
+                Tab::open(&exchange.worker.ledger, &exchange.connection.edge)
+            })
+        })
+    })
 }
 
 /// A request body on its way in.
 pub struct Received {
     inner: Incoming,
     exchange: Rc<Exchange>,
+    tab: Option<Arc<Tab>>,
 }
 
 impl Received {
@@ -150,10 +170,14 @@ impl Received {
         Body::Received(Box::new(Received {
             inner,
             exchange: Rc::clone(exchange),
+            tab: None,
         }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        if let Some(tab) = &self.tab {
+            ready!(tab.poll_room(cx));
+        }
         let polled = poll_incoming(&mut self.inner, cx);
         if let Poll::Ready(frame) = &polled {
             self.exchange.timer.progress();
@@ -170,7 +194,8 @@ impl Received {
                 self.exchange.request_done.set();
             }
         }
-        polled
+        let last = http_body::Body::is_end_stream(&self.inner);
+        charged(polled, &mut self.tab, last, &self.exchange)
     }
 }
 
@@ -234,6 +259,7 @@ impl Upstream {
 pub struct Tracked {
     inner: Body,
     exchange: Rc<Exchange>,
+    tab: Option<Arc<Tab>>,
     clean: bool,
     _end: EndGuard,
 }
@@ -246,12 +272,18 @@ impl Tracked {
         Body::Tracked(Box::new(Tracked {
             inner,
             exchange,
+            tab: None,
             clean: false,
             _end: end,
         }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        let taken = self.exchange.connection.edge.poll_taken(cx).is_ready();
+        let room = |tab: &Arc<Tab>| tab.poll_room(cx).is_ready();
+        if !taken || !self.tab.as_ref().is_none_or(room) {
+            return self.poll_timer(cx);
+        }
         let polled = http_body::Body::poll_frame(Pin::new(&mut self.inner), cx);
         match &polled {
             Poll::Pending => return self.poll_timer(cx),
@@ -281,7 +313,8 @@ impl Tracked {
                 }
             }
         }
-        polled
+        let last = http_body::Body::is_end_stream(&self.inner);
+        charged(polled, &mut self.tab, last, &self.exchange)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Polled {

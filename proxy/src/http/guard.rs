@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 
 use bytes::Buf;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
@@ -64,6 +67,12 @@ pub struct Edge {
     /// Something was written that is not known to be out: hyper flushes when it holds nothing more.
     unflushed: AtomicBool,
     cut: OnceLock<Cut>,
+    /// Bytes of bodies on their way to or from the caller.
+    queued: AtomicUsize,
+    /// The caller's socket takes nothing now.
+    stalled: AtomicBool,
+    /// Bodies that wait until it does.
+    waiting: Mutex<Vec<Waker>>,
 }
 
 impl Edge {
@@ -109,6 +118,46 @@ impl Edge {
             && self.heads.load(Ordering::Relaxed) == called
             && !self.is_tunnel();
         rests.then_some(called)
+    }
+
+    /// Ready when the caller's socket takes bytes, as far as is known: what is not asked of upstream is not held.
+    pub fn poll_taken(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.stalled.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// What the caller's socket did with bytes.
+    pub(super) fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        if polled.is_pending() {
+            self.stalled.store(true, Ordering::Relaxed);
+        } else if self.stalled.load(Ordering::Relaxed) {
+            self.stalled.store(false, Ordering::Relaxed);
+            for waker in self.waiting.lock().drain(..) {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Bytes of bodies on their way.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// So many more are.
+    pub fn queue(&self, bytes: usize) {
+        self.queued.store(self.queued() + bytes, Ordering::Relaxed);
+    }
+
+    /// So many fewer.
+    pub fn unqueue(&self, bytes: usize) {
+        self.queued
+            .store(self.queued().saturating_sub(bytes), Ordering::Relaxed);
     }
 
     /// How the guard ended the connection, if it did.
@@ -326,7 +375,9 @@ impl AsyncWrite for Guard {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.edge.unflushed.store(true, Ordering::Relaxed);
-        Pin::new(&mut this.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.edge.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -336,7 +387,9 @@ impl AsyncWrite for Guard {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.edge.unflushed.store(true, Ordering::Relaxed);
-        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.edge.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -50,6 +50,11 @@ const SETTLING: Duration = Duration::from_millis(100);
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// See [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Upstream, where callers who stand still share a connection with others: h2 ends a connection when small frames that
+/// nobody takes cost more than half of this, at 256 bytes a frame. Twenty streams of five-byte messages may stand still.
+const UPSTREAM_WINDOW: u32 = 128 * 1024 * 1024;
+/// What hyper reads of an HTTP/1.1 answer in one go at most: an answer that stands still holds no more.
+const READ_BUFFER: usize = 64 * 1024;
 /// Bytes a stream may have waiting to be written.
 pub const SEND_BUFFER: usize = 64 * 1024;
 /// Between sweeps of idle connections.
@@ -306,6 +311,7 @@ impl Pools {
     ) -> Result<http1::SendRequest<Body>, ConnectError> {
         let stream = connect::dial(&pool.cluster(), addr, Some(guard.counts())).await?;
         let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER)
             .handshake::<TokioIo<Stream>, Body>(TokioIo::new(stream))
             .await
             .map_err(|source| ConnectError::Http {
@@ -372,7 +378,7 @@ impl Pools {
         let (sender, connection) = http2::Builder::new(LocalExecutor::new(self.metrics.clone()))
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(UPSTREAM_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(64 * 1024)
             .initial_max_send_streams(UNSETTLED)

@@ -15,6 +15,7 @@ use http_body::SizeHint;
 
 use super::body::Body;
 use super::body::BodyError;
+use crate::memory::Chunk;
 
 /// What is kept for another try; Linkerd's figure.
 const KEPT: usize = 64 * 1024;
@@ -89,7 +90,7 @@ impl ReplayReader {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         let shared = &mut *self.shared.borrow_mut();
         if shared.reader != self.number {
             return Poll::Ready(Some(Err(BodyError::TakenOver)));
@@ -97,7 +98,7 @@ impl ReplayReader {
         if let Some(kept) = shared.kept.get(self.next) {
             self.next += 1;
             return Poll::Ready(Some(Ok(match kept.clone() {
-                Kept::Data(bytes) => Frame::data(bytes),
+                Kept::Data(bytes) => Frame::data(bytes.into()),
                 Kept::Trailers(trailers) => Frame::trailers(trailers),
             })));
         }
@@ -146,8 +147,8 @@ impl Kept {
 }
 
 impl Shared {
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        let size = frame.data_ref().map_or(0, Bytes::len);
+    fn keep(&mut self, frame: &Frame<Chunk>) {
+        let size = frame.data_ref().map_or(0, |data| data.bytes().len());
         if self.lost || self.kept_bytes + size > KEPT {
             self.lost = true;
             self.kept = Vec::new();
@@ -155,7 +156,7 @@ impl Shared {
         }
         self.kept_bytes += size;
         if let Some(data) = frame.data_ref() {
-            self.kept.push(Kept::Data(data.clone()));
+            self.kept.push(Kept::Data(data.bytes().clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
             self.kept.push(Kept::Trailers(trailers.clone()));
         }

@@ -16,6 +16,7 @@ use super::guard::Guard;
 use super::server::Front;
 use super::server::HEADERS;
 use super::server::last_look;
+use super::server::READ_BUFFER;
 use super::server::until_drained;
 use super::stack::HttpService;
 use crate::exchange::Connection;
@@ -35,6 +36,7 @@ pub(super) async fn serve<S: HttpService>(
             http1::Builder::new()
                 .header_read_timeout(None)
                 .max_header_size(HEADERS)
+                .max_buf_size(READ_BUFFER)
                 .serve_connection(TokioIo::new(guard), front)
                 .with_upgrades(),
         );

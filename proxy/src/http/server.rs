@@ -30,12 +30,15 @@ use hyper_util::rt::TokioTimer;
 use super::body::Body;
 use super::body::Received;
 use super::executor::StreamExecutor;
+use super::frames::Frames;
 use super::guard::Cut;
 use super::guard::Guard;
 use super::head;
 use super::head::HeadError;
 use super::head::Target;
 use super::pool;
+use super::refused::PanickedError;
+use super::refused::RefusedError;
 use super::reply::close;
 use super::reply::conclude;
 use super::reply::finish;
@@ -49,10 +52,7 @@ use super::watch::Watch;
 use crate::drain::Side;
 use crate::drain::Stage;
 use crate::error::Failure;
-use crate::error::Fault;
-use crate::error::Flags;
 use crate::error::RequestError;
-use crate::error::Retry;
 use crate::exchange::Asked;
 use crate::exchange::Call;
 use crate::exchange::Connection;
@@ -60,6 +60,8 @@ use crate::exchange::Door;
 use crate::exchange::EndGuard;
 use crate::exchange::Exchange;
 use crate::layer;
+use crate::memory;
+use crate::memory::Level;
 use crate::route::condition::is_grpc;
 use crate::route::path;
 use crate::stream::Stream;
@@ -70,78 +72,12 @@ use crate::worker::Worker;
 const STREAMS: u32 = 1024;
 /// One turn of the reactor, with room for a busy worker.
 const LOOK: Duration = Duration::from_millis(10);
+/// Streams that the caller may make us reset by breaking the protocol (CVE-2025-8671), in a connection's life.
+const MISTAKES: usize = 256;
+/// What hyper may read of an HTTP/1.1 request in one go.
+pub(super) const READ_BUFFER: usize = 128 * 1024;
 /// Bytes of a header list, both versions.
 pub(super) const HEADERS: usize = 64 * 1024;
-
-/// An upgrade that the connection manager does not pass on, or a method it does not know here.
-#[derive(Debug, thiserror::Error)]
-pub enum RefusedError {
-    /// `Upgrade` to a protocol that is not configured.
-    #[error("upgrade to this protocol is not configured")]
-    Upgrade,
-    /// `CONNECT` on the inbound side.
-    #[error("CONNECT is for the outbound side")]
-    Connect,
-    /// Success without the upgrade: over HTTP/2 it would read as one.
-    #[error("the upgrade was answered, but not agreed to")]
-    Unagreed,
-}
-
-impl Failure for RefusedError {
-    fn fault(&self) -> Fault {
-        Fault::Downstream
-    }
-
-    fn retry(&self) -> Retry {
-        Retry::Never
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            RefusedError::Upgrade => StatusCode::FORBIDDEN,
-            RefusedError::Unagreed => StatusCode::BAD_GATEWAY,
-            RefusedError::Connect => StatusCode::METHOD_NOT_ALLOWED,
-        }
-    }
-
-    fn flag(&self) -> Flags {
-        Flags::NONE
-    }
-
-    fn details(&self) -> &'static str {
-        match self {
-            RefusedError::Upgrade | RefusedError::Unagreed => "upgrade_failed",
-            RefusedError::Connect => "connect_not_allowed",
-        }
-    }
-}
-
-/// A panic of ours while it answered: the request's end, and nobody else's.
-#[derive(Debug, thiserror::Error)]
-#[error("the request met a defect of the proxy")]
-pub struct PanickedError;
-
-impl Failure for PanickedError {
-    fn fault(&self) -> Fault {
-        Fault::Local
-    }
-
-    fn retry(&self) -> Retry {
-        Retry::Never
-    }
-
-    fn status(&self) -> StatusCode {
-        StatusCode::INTERNAL_SERVER_ERROR
-    }
-
-    fn flag(&self) -> Flags {
-        Flags::NONE
-    }
-
-    fn details(&self) -> &'static str {
-        "internal_error"
-    }
-}
 
 /// Serves one connection as HTTP until it ends, or the drain ends it.
 pub async fn serve<S: HttpService>(
@@ -159,6 +95,7 @@ pub async fn serve<S: HttpService>(
         counts.cx_ssl_total.inc();
     }
     let (stack, tunnels) = parts;
+    let (stream_window, connection_window) = windows(&worker);
     let front = Front {
         stack: RefCell::new(stack),
         tunnels,
@@ -170,13 +107,17 @@ pub async fn serve<S: HttpService>(
         let mut serving = Box::pin(
             http2::Builder::new(StreamExecutor::new(worker.shared.metrics.clone()))
                 .timer(TokioTimer::new())
-                .initial_stream_window_size(pool::STREAM_WINDOW)
-                .initial_connection_window_size(pool::CONNECTION_WINDOW)
+                .initial_stream_window_size(stream_window)
+                .initial_connection_window_size(connection_window)
                 .max_send_buf_size(pool::SEND_BUFFER)
                 .max_concurrent_streams(STREAMS)
+                .max_local_error_reset_streams(MISTAKES)
                 .max_header_list_size(HEADERS as u32)
                 .enable_connect_protocol()
-                .serve_connection(TokioIo::new(stream), front),
+                .serve_connection(
+                    TokioIo::new(Frames::new(stream, Arc::clone(&connection.edge))),
+                    front,
+                ),
         );
         // A caller that is here already is told to go (GOAWAY); one that comes later is served until listeners close.
         let side = connection.side();
@@ -218,6 +159,14 @@ pub async fn serve<S: HttpService>(
 pub(super) async fn last_look(worker: &Worker, side: Side) {
     worker.reaches(side, Stage::Closing).await;
     tokio::time::sleep(LOOK).await;
+}
+
+/// Windows of a new HTTP/2 connection: small while memory is short, since nothing makes them smaller later.
+fn windows(worker: &Worker) -> (u32, u32) {
+    match worker.ledger.level() {
+        Level::Calm => (pool::STREAM_WINDOW, pool::CONNECTION_WINDOW),
+        Level::Tight | Level::Scarce | Level::Full => (16 * 1024, 1024 * 1024),
+    }
 }
 
 /// Drives a connection; asks it to end when it is to `leave`, and gives it up at the cut.
@@ -312,6 +261,12 @@ impl<S: HttpService> Front<S> {
                 .admit()
                 .map_err(|error| -> Box<dyn Failure> { Box::new(error) })?;
         }
+        if self.worker.ledger.level() == Level::Full {
+            let counts = &served.http().stats.parts.at(self.worker.index).counts;
+            counts.rq_overload_close.inc();
+            return Err(Box::new(RefusedError::Overloaded));
+        }
+        let weight = memory::head(&parts.headers);
         let refused = |error: HeadError| -> Box<dyn Failure> { Box::new(error) };
         let extended = upgrade::unfold(parts);
         let mut target: Target = head::admit(parts).map_err(refused)?;
@@ -349,6 +304,7 @@ impl<S: HttpService> Front<S> {
                 .unwrap_or(PathAndQuery::from_static("/")),
             authority: portless(target.authority, manager.strip_port),
             scheme: if https { "https" } else { "http" },
+            weight,
             grpc,
             trailers: target.trailers,
             upgrade: target.upgrade,
@@ -405,6 +361,7 @@ impl<S: HttpService> Front<S> {
             } else {
                 "http"
             },
+            weight: 0,
             grpc: is_grpc(&parts.headers),
             trailers: false,
             upgrade: None,

@@ -102,6 +102,7 @@ stats! {
         tx_bytes = Counter "downstream_cx_tx_bytes_total",
         rq_rx_reset = Counter "downstream_rq_rx_reset",
         rq_timeout = Counter "downstream_rq_timeout",
+        rq_overload_close = Counter "downstream_rq_overload_close",
         rq_header_timeout = Counter "downstream_rq_header_timeout",
         rq_idle_timeout = Counter "downstream_rq_idle_timeout",
         no_route = Counter "no_route",

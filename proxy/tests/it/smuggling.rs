@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use crate::plane::*;
 
 /// A proxy before an app that counts requests, and the count.
-async fn counted() -> (Plane, Arc<AtomicUsize>) {
+pub(crate) async fn counted() -> (Plane, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&calls);
     let app = app(move |request| {
@@ -282,7 +282,7 @@ async fn a_request_of_too_many_fields_is_431_over_http2() {
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
 
-async fn over_http2(plane: &Plane, request: http::request::Builder) -> (u16, String) {
+pub(crate) async fn over_http2(plane: &Plane, request: http::request::Builder) -> (u16, String) {
     let socket = tokio::net::TcpStream::connect(plane.egress())
         .await
         .unwrap();

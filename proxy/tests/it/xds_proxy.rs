@@ -102,6 +102,10 @@ impl Proxy {
         self.addresses.contains_key(name)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("running")
+    }
+
     pub(crate) fn log(&self) -> String {
         self.log.lock().clone()
     }
