@@ -7,6 +7,7 @@
 mod appmesh;
 mod exporters;
 mod node;
+mod size;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,8 +21,6 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::limits::Limits;
-
 pub use appmesh::AgentLimits;
 pub use appmesh::Sockets;
 pub use appmesh::warnings;
@@ -33,8 +32,6 @@ const ADMIN_PORT: u16 = 9901;
 const AGENT_PORT: u16 = 9902;
 /// `ENVOY_CONCURRENCY` beyond this is a slip of the keyboard.
 const MAX_WORKERS: usize = 1024;
-/// Less would refuse every request with a body.
-const LEAST_MEMORY: usize = 1 << 20;
 
 /// The L7 sidecar and gateway of a Pillion mesh.
 #[derive(Debug, Default, Parser)]
@@ -300,7 +297,7 @@ impl Args {
         let listen = self.check_listen(&mut report);
         let workers = self.check_workers(env, &mut report);
         let collector = self.check_collector(&mut report);
-        let memory_limit = self.check_memory(&mut report);
+        let memory_limit = size::memory_limit(self.memory_limit.as_deref(), &mut report);
         let behaviour = appmesh::behaviour(env, &mut report);
         let (Some(node), Some(xds), true) = (node, xds, report.problems.is_empty()) else {
             return Err(report.problems);
@@ -420,18 +417,6 @@ impl Args {
         usize::try_from(workers).unwrap_or(1)
     }
 
-    fn check_memory(&self, report: &mut Report) -> usize {
-        let Some(written) = &self.memory_limit else {
-            return Limits::default().memory;
-        };
-        let parsed = parse_bytes(written).filter(|bytes| *bytes >= LEAST_MEMORY);
-        parsed.unwrap_or_else(|| {
-            let why = "is not a size of at least 1MiB, such as 67108864, 64MiB or 1GiB";
-            report.add("--memory-limit", written, why);
-            LEAST_MEMORY
-        })
-    }
-
     fn check_collector(&self, report: &mut Report) -> Option<String> {
         let written = self.collector.clone().filter(|text| !text.is_empty())?;
         let parsed = written.parse::<http::Uri>().ok();
@@ -452,23 +437,6 @@ impl Args {
 pub(crate) const ADDR: &str =
     "is not an address; give ip:port, such as 127.0.0.1:9901 (port 0 picks a free one)";
 pub(crate) const PORT: &str = "is not a port (0 to 65535)";
-
-/// A number and a unit of 1024: none, `k`, `m` or `g`, each with `ib` or `b` behind it if liked.
-fn parse_bytes(written: &str) -> Option<usize> {
-    let text = written.trim().to_ascii_lowercase();
-    let end = text
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let shift = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        _ => return None,
-    };
-    number.parse::<usize>().ok()?.checked_mul(1 << shift)
-}
 
 /// `[ip:]port=app`.
 fn parse_listen(written: &str) -> Result<Listen, String> {

