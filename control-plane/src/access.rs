@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use http::request::Parts;
 use parking_lot::Mutex;
 use pillion_sigv4::Claim;
@@ -20,6 +19,7 @@ use pillion_sigv4::Scope;
 use pillion_sigv4::ShareMeshes;
 
 use crate::store::Record;
+use crate::store::Shared;
 use crate::store::Store;
 use crate::store::StoreError;
 
@@ -40,7 +40,7 @@ pub struct Access {
     pub region: String,
     /// `--account`: whose meshes have plain names.
     pub account: String,
-    shares: ArcSwap<Shares>,
+    shares: Arc<Shared<Shares>>,
     rate: Option<Rate>,
 }
 
@@ -90,20 +90,16 @@ pub struct Knock(Option<Claim>, bool);
 impl Access {
     /// Reads the shares; `keys` is `--credentials`, `rate` `--rate-limit`.
     pub async fn open(
-        store: &dyn Store,
+        store: Arc<dyn Store>,
         keys: Option<Arc<KeysFile>>,
         home: (String, String),
         rate: Option<u32>,
     ) -> Result<Access, StoreError> {
-        let kept = store.value(SHARES).await?;
-        let shares = kept
-            .and_then(|kept| serde_json::from_slice(&kept).ok())
-            .unwrap_or_default();
         Ok(Access {
             keys,
             region: home.0,
             account: home.1,
-            shares: ArcSwap::from_pointee(shares),
+            shares: Arc::new(Shared::open(store, SHARES).await?),
             rate: rate.map(Rate::new),
         })
     }
@@ -166,33 +162,33 @@ impl Access {
             || caller.all_shared
             || self
                 .shares
-                .load()
+                .current()
                 .get(&record.key.mesh)
                 .is_some_and(|accounts| accounts.contains(&caller.account))
     }
 
     /// With whom a mesh is shared.
     pub fn shares_of(&self, mesh: &str) -> BTreeSet<String> {
-        self.shares.load().get(mesh).cloned().unwrap_or_default()
+        self.shares.current().get(mesh).cloned().unwrap_or_default()
+    }
+
+    /// Takes over what other replicas share, for as long as it is polled.
+    pub async fn follow(self: Arc<Self>) {
+        Arc::clone(&self.shares).follow().await;
     }
 
     /// Shares a mesh with these accounts and no others.
-    pub async fn share(
-        &self,
-        store: &dyn Store,
-        mesh: &str,
-        accounts: BTreeSet<String>,
-    ) -> Result<(), StoreError> {
-        let mut next = self.shares.load().as_ref().clone();
-        if accounts.is_empty() {
-            next.remove(mesh);
-        } else {
-            next.insert(mesh.to_owned(), accounts);
-        }
-        let text = serde_json::to_vec(&next).expect("strings always serialize");
-        store.set_value(SHARES, Some(&text)).await?;
-        self.shares.store(Arc::new(next));
-        Ok(())
+    pub async fn share(&self, mesh: &str, accounts: BTreeSet<String>) -> Result<(), StoreError> {
+        let change = |shares: &Shares| {
+            let mut next = shares.clone();
+            if accounts.is_empty() {
+                next.remove(mesh);
+            } else {
+                next.insert(mesh.to_owned(), accounts.clone());
+            }
+            Ok::<_, StoreError>((next, ()))
+        };
+        self.shares.change(change).await
     }
 }
 

@@ -209,6 +209,8 @@ impl Api {
                 format!("{} asks too often; wait a second", caller.who()),
             ));
         }
+        // Read-after-write holds across replicas too: whoever was answered by another finds it here.
+        self.live.settle().await;
         Ok((caller, head.uri, bytes))
     }
 

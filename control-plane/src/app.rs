@@ -29,7 +29,7 @@ use crate::identity::token::Tokens;
 use crate::store::Live;
 use crate::store::StoreError;
 use crate::store::live::LoadError;
-use crate::store::sqlite::SqliteStore;
+use crate::store::sql::SqlStore;
 
 /// Longest time requests in flight may take to end, and again the parts they call.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub enum StartError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The file.
+    /// The store.
     #[error(transparent)]
     Open(#[from] StoreError),
     /// What is in it.
@@ -72,8 +72,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let registry = Registry::new();
     let (callers, called) = (Tasks::new(), Tasks::new());
 
-    let store = Arc::new(SqliteStore::open(&config.store).await?);
+    let store = Arc::new(SqlStore::open(&config.store).await?);
     let live = Live::open(store.clone(), &config.account, &called).await?;
+    called.spawn_until_stopped("store-follow", store.clone().follow());
     let admin = Admin::new(registry.clone(), config.document());
     let metrics = ApiMetrics::register(&registry)?;
 
@@ -82,13 +83,15 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     let home = (config.region.clone(), config.account.clone());
     let access = Access::open(
-        store.as_ref(),
+        store.clone(),
         config.credentials.clone(),
         home,
         config.rate_limit,
     );
     let access = Arc::new(access.await?);
+    called.spawn_until_stopped("shares", Arc::clone(&access).follow());
     let tokens = Tokens::open(store.clone()).await?;
+    called.spawn_until_stopped("join-tokens", Arc::clone(&tokens).follow());
     let gate = Gate {
         access: Arc::clone(&access),
         tokens: Arc::clone(&tokens),

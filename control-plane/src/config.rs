@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use clap::Subcommand;
 use pillion_config::name::is_account;
 use pillion_runtime::listening::require_loopback;
 use pillion_sigv4::KeysFile;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::api::quota::Quotas;
+use crate::store::sql::Place;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +27,11 @@ Examples:
       for the whole network: every caller signs with a key of that file, every proxy proves who it is
   pillion-control-plane --api-addr 127.0.0.1:0 --xds-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0
       free ports; the first line on stdout names them
+  pillion-control-plane --store postgres://pillion@db.internal/pillion
+      one of several replicas on one database; the password is taken from PGPASSWORD or ~/.pgpass as well
+  pillion-control-plane backup --store sqlite:pillion.db --to mesh.backup
+  pillion-control-plane restore --store postgres://pillion@db.internal/pillion --from mesh.backup
+      copies, and the way from one kind of store to the other
 
 Then: aws --endpoint-url http://127.0.0.1:8700 appmesh create-mesh --mesh-name shop";
 
@@ -64,10 +71,12 @@ pub struct Args {
     )]
     pub admin_addr: SocketAddr,
 
-    /// Where resources are kept: sqlite:<path>
+    /// Where resources are kept: sqlite:<path>, or postgres://<user>@<host>/<database> for several replicas
     #[arg(
         long,
         env = "PILLION_STORE",
+        hide_env_values = true,
+        global = true,
         default_value = "sqlite:pillion.db",
         value_name = "URL"
     )]
@@ -106,6 +115,36 @@ pub struct Args {
     /// Listen beyond loopback though nobody is authenticated; only where the network itself is trusted
     #[arg(long, env = "PILLION_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,
+
+    /// Something else to do with the store than to serve from it
+    #[command(subcommand)]
+    pub task: Option<Task>,
+}
+
+/// What is done instead of serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Task {
+    /// Copy the store to a file, while the control plane runs; the copy holds the authority's keys
+    Backup {
+        /// Where to; it must not be there yet
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a copy into a store of either kind; a file must not be in use, replicas on PostgreSQL take it up at once
+    Restore {
+        /// The copy
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Even though the store has something in it, which is lost
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Take the store to another format: back, before an older version starts on it
+    Migrate {
+        /// The format
+        #[arg(long, value_name = "NUMBER")]
+        to: i64,
+    },
 }
 
 /// The settings that hold.
@@ -117,8 +156,8 @@ pub struct Config {
     pub xds_addr: SocketAddr,
     /// `--admin-addr`.
     pub admin_addr: SocketAddr,
-    /// The SQLite file of `--store`.
-    pub store: PathBuf,
+    /// `--store`.
+    pub store: Place,
     /// `--region`.
     pub region: String,
     /// `--account`.
@@ -146,9 +185,7 @@ impl Args {
     /// All problems in one report.
     pub fn check(self) -> Result<Config, ConfigError> {
         let mut problems = Vec::new();
-        let store = sqlite_path(&self.store)
-            .map_err(|problem| problems.push(problem))
-            .unwrap_or_default();
+        let store = Place::parse(&self.store).map_err(|problem| problems.push(problem));
         if !is_account(&self.account) {
             problems.push(format!("--account {:?} must be 12 digits", self.account));
         }
@@ -189,9 +226,9 @@ impl Args {
                 })
                 .ok()
         });
-        if !problems.is_empty() {
+        let (Ok(store), true) = (store, problems.is_empty()) else {
             return Err(ConfigError { problems });
-        }
+        };
         Ok(Config {
             api_addr: self.api_addr,
             xds_addr: self.xds_addr,
@@ -215,7 +252,7 @@ impl Config {
             "api_addr": self.api_addr.to_string(),
             "xds_addr": self.xds_addr.to_string(),
             "admin_addr": self.admin_addr.to_string(),
-            "store": format!("sqlite:{}", self.store.display()),
+            "store": self.store.to_string(),
             "region": self.region,
             "account": self.account,
             "trust_domain": self.trust_domain,
@@ -224,22 +261,6 @@ impl Config {
             "quotas": format!("{:?}", self.quotas),
             "insecure": self.insecure,
         })
-    }
-}
-
-/// `sqlite:path`; two slashes after the colon are taken too, since many tools write URLs so.
-fn sqlite_path(store: &str) -> Result<PathBuf, String> {
-    let path = store
-        .strip_prefix("sqlite:")
-        .map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-        Some(_) => Err(format!(
-            "--store {store:?} names no file; give sqlite:<path>"
-        )),
-        None => Err(format!(
-            "--store {store:?} is of no kind this version knows; give sqlite:<path>"
-        )),
     }
 }
 
@@ -267,7 +288,7 @@ mod tests {
     #[test]
     fn every_wrong_setting_is_told_at_once() {
         let error = args(
-            "--api-addr 0.0.0.0:1 --account 12 --region EU --store postgres://x --trust-domain A",
+            "--api-addr 0.0.0.0:1 --account 12 --region EU --store mysql://x --trust-domain A",
         )
         .check()
         .expect_err("five problems")
@@ -288,18 +309,5 @@ mod tests {
     #[test]
     fn beyond_loopback_with_insistence_is_fine() {
         assert!(args("--api-addr 0.0.0.0:1 --insecure").check().is_ok());
-    }
-
-    #[test]
-    fn a_store_is_a_path_with_or_without_slashes() {
-        for (store, path) in [
-            ("sqlite:a.db", "a.db"),
-            ("sqlite:/v/a.db", "/v/a.db"),
-            ("sqlite:///v/a.db", "/v/a.db"),
-            ("sqlite://a.db", "a.db"),
-        ] {
-            assert_eq!(sqlite_path(store), Ok(PathBuf::from(path)));
-        }
-        assert!(sqlite_path("sqlite:").is_err());
     }
 }

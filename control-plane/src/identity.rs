@@ -122,7 +122,12 @@ pub async fn open(store: &dyn Store, trust_domain: &str) -> Result<Authority, Op
         None => {
             let made = Authority::create(trust_domain)?;
             let text = serde_json::to_vec(made.root()).expect("two strings always serialize");
-            store.put_value_once(ROOT, &text).await?
+            // Of several that start at once on one store, one is first, and all take up its root.
+            if store.swap_value(ROOT, None, Some(&text)).await? {
+                text
+            } else {
+                store.value(ROOT).await?.unwrap_or(text)
+            }
         }
     };
     let root: RootMaterial = serde_json::from_slice(&kept).map_err(OpenError::Damaged)?;

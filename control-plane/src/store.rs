@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where resources live: the contract every store keeps ([`Store`]), what passes through it, and the error a person
-//! can act on. Implemented by [`sqlite`]; used through [`live`], which holds the rules and the copy in memory. A store
+//! can act on. Implemented by [`sql`]; used through [`live`], which holds the rules and the copy in memory. A store
 //! knows no rule of the mesh API: it keeps records, numbers the changes, and says honestly whether it could.
 
 use std::collections::BTreeMap;
@@ -15,10 +15,12 @@ use tokio::sync::watch;
 pub mod difference;
 pub mod live;
 pub mod model;
-pub mod sqlite;
+pub mod shared;
+pub mod sql;
 
 pub use live::Live;
 pub use model::Model;
+pub use shared::Shared;
 
 /// Tags of one resource, by key.
 pub type Tags = BTreeMap<String, String>;
@@ -187,6 +189,9 @@ pub trait Store: Send + Sync + 'static {
     /// The latest revision this store knows of, its own commits and (where several processes share a store) others'.
     fn revisions(&self) -> watch::Receiver<u64>;
 
+    /// The latest revision there is. Costs a question where several processes share a store, and nothing elsewhere.
+    fn latest(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
     /// The answer given under a token, unless it has expired at `now_ms`.
     fn answered<'a>(
         &'a self,
@@ -195,27 +200,24 @@ pub trait Store: Send + Sync + 'static {
         now_ms: i64,
     ) -> BoxFuture<'a, Result<Option<Answered>, StoreError>>;
 
-    /// A small value by name: the certificate authority keeps its sealed root here. Not part of any revision.
-    fn value<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
-
     /// Changes as they were made. Kept of each resource are the newest [`KEPT_OF_EACH`], and in all the newest
     /// [`KEPT_REVISIONS`] revisions; they are stored with their commit or not at all.
     fn recall(&self, which: Recall) -> BoxFuture<'_, Result<Vec<Remembered>, StoreError>>;
 
-    /// Stores a small value, or with `None` removes it.
-    fn set_value<'a>(
-        &'a self,
-        name: &'a str,
-        value: Option<&'a [u8]>,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// A small value by name: the certificate authority keeps its keys here. Not part of any revision.
+    fn value<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
 
-    /// Stores a small value unless the name is taken; returns what stands there afterwards. Of several processes
-    /// that start at once on one store, all get the first one's value.
-    fn put_value_once<'a>(
+    /// Puts `after` in the place of `before`, where `None` is no value; `false` if something else stands there. Of
+    /// several processes that try at once, one succeeds.
+    fn swap_value<'a>(
         &'a self,
         name: &'a str,
-        value: &'a [u8],
-    ) -> BoxFuture<'a, Result<Vec<u8>, StoreError>>;
+        before: Option<&'a [u8]>,
+        after: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Moves with every change of a value, by this process or another.
+    fn touches(&self) -> watch::Receiver<u64>;
 }
 
 /// What ails a store, in terms of what a person can do about it.
@@ -235,6 +237,24 @@ pub enum Trouble {
     Corrupt,
     /// A later version of this program wrote it.
     Newer,
+    /// The server does not answer.
+    NoServer,
+    /// The server is too old.
+    OldServer,
+    /// Wrong user, wrong password, or not from here.
+    Login,
+    /// The server has no such database.
+    NoDatabase,
+    /// The user may not do that there.
+    NoRight,
+    /// The server is a standby.
+    ReadOnlyServer,
+    /// The server has no connection to spare.
+    TooManyConnections,
+    /// The server is out of something, or others were faster.
+    BusyServer,
+    /// The server did not take a statement.
+    Refused,
 }
 
 impl Trouble {
@@ -259,7 +279,31 @@ impl Trouble {
                 "its contents are damaged or not Pillion's; restore a copy, or name another file with --store"
             }
             Trouble::Newer => {
-                "it was written by a newer Pillion; start that version, or name another file with --store"
+                "it was written by a newer Pillion; start that version, or take the store back with its \
+                 `pillion-control-plane migrate`"
+            }
+            Trouble::NoServer => {
+                "PostgreSQL cannot be reached; check that it runs, the host and port of --store, and the network between"
+            }
+            Trouble::OldServer => "PostgreSQL is too old; upgrade the server",
+            Trouble::Login => {
+                "PostgreSQL refused the user or password; check both in --store (or PGPASSWORD) and the server's pg_hba.conf"
+            }
+            Trouble::NoDatabase => {
+                "there is no such database; make it with `createdb`, or name another in --store"
+            }
+            Trouble::NoRight => {
+                "the user may not do that; GRANT CREATE ON DATABASE to it, or make it the owner of schema pillion"
+            }
+            Trouble::ReadOnlyServer => {
+                "PostgreSQL is read-only, a standby perhaps; name the primary in --store"
+            }
+            Trouble::TooManyConnections => {
+                "PostgreSQL has no connection left; raise max_connections, each control plane takes three"
+            }
+            Trouble::BusyServer => "PostgreSQL is busy or short of memory; try again",
+            Trouble::Refused => {
+                "PostgreSQL did not take a statement; was its schema pillion changed by hand, or taken to another format?"
             }
         }
     }
@@ -274,6 +318,15 @@ impl Trouble {
             Trouble::Io => "io",
             Trouble::Corrupt => "corrupt",
             Trouble::Newer => "newer",
+            Trouble::NoServer => "no_server",
+            Trouble::OldServer => "old_server",
+            Trouble::Login => "login",
+            Trouble::NoDatabase => "no_database",
+            Trouble::NoRight => "no_right",
+            Trouble::ReadOnlyServer => "read_only_server",
+            Trouble::TooManyConnections => "too_many_connections",
+            Trouble::BusyServer => "busy_server",
+            Trouble::Refused => "refused",
         }
     }
 }
@@ -286,6 +339,7 @@ pub struct StoreError {
     attempt: &'static str,
     trouble: Trouble,
     detail: Option<String>,
+    unknown: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -304,6 +358,7 @@ impl StoreError {
             attempt,
             trouble,
             detail: None,
+            unknown: false,
             source: None,
         }
     }
@@ -321,6 +376,22 @@ impl StoreError {
     ) -> StoreError {
         self.source = Some(source.into());
         self
+    }
+
+    /// The change may have been made all the same.
+    pub fn with_unknown_outcome(mut self) -> StoreError {
+        self.unknown = true;
+        self
+    }
+
+    /// Whether the change may have been made all the same.
+    pub fn outcome_is_unknown(&self) -> bool {
+        self.unknown
+    }
+
+    /// What exactly was found.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// What ails it.

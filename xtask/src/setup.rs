@@ -11,11 +11,12 @@ use anyhow::bail;
 use crate::shell::Shell;
 
 /// Debian packages the tests run, each with a program that proves it is there.
-const SYSTEM: [(&str, &str); 4] = [
+const SYSTEM: [(&str, &str); 5] = [
     ("chromium", "/usr/bin/chromium"),
     ("curl", "/usr/bin/curl"),
     ("iptables", "/usr/sbin/iptables"),
     ("iproute2", "/usr/sbin/ip"),
+    ("postgresql", "/usr/lib/postgresql/15/bin/postgres"),
 ];
 
 pub(crate) fn everything(shell: &Shell) -> anyhow::Result<()> {

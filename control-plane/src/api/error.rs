@@ -214,8 +214,14 @@ impl From<pillion_sigv4::Refusal> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
-        let message =
-            format!("{error}; nothing was changed, so send the request again once that is done");
+        let message = if error.outcome_is_unknown() {
+            format!(
+                "{error}; whether the change was made is not known: read it back, or send the request again with the \
+                 same clientToken, which makes it once"
+            )
+        } else {
+            format!("{error}; nothing was changed, so send the request again once that is done")
+        };
         ApiError {
             inner: Some(Box::new(error)),
             ..ApiError::new(ErrorType::ServiceUnavailable, message)

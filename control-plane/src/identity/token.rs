@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pillion_config::ResourceKey;
@@ -16,6 +15,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use tokio::sync::watch;
 
+use crate::store::Shared;
 use crate::store::Store;
 use crate::store::StoreError;
 
@@ -54,27 +54,22 @@ pub enum TokenError {
     TooMany,
 }
 
+/// By id.
+type Book = BTreeMap<String, Kept>;
+
 /// See the module.
-pub struct Tokens {
-    store: Arc<dyn Store>,
-    kept: ArcSwap<BTreeMap<String, Kept>>,
-    writing: tokio::sync::Mutex<()>,
-    changed: watch::Sender<()>,
-}
+pub struct Tokens(Arc<Shared<Book>>);
 
 impl Tokens {
     /// Reads what the store keeps.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Tokens>, StoreError> {
-        let kept = store.value(TOKENS).await?;
-        let kept: BTreeMap<String, Kept> = kept
-            .and_then(|kept| serde_json::from_slice(&kept).ok())
-            .unwrap_or_default();
-        Ok(Arc::new(Tokens {
-            store,
-            kept: ArcSwap::from_pointee(kept),
-            writing: tokio::sync::Mutex::new(()),
-            changed: watch::Sender::new(()),
-        }))
+        let book = Shared::open(store, TOKENS).await?;
+        Ok(Arc::new(Tokens(Arc::new(book))))
+    }
+
+    /// Takes over what other replicas make and revoke, for as long as it is polled.
+    pub async fn follow(self: Arc<Self>) {
+        Arc::clone(&self.0).follow().await;
     }
 
     /// Makes one; the text is shown once and never again.
@@ -85,7 +80,6 @@ impl Tokens {
         now_ms: i64,
         life_ms: i64,
     ) -> Result<(Kept, String), TokenError> {
-        let _one = self.writing.lock().await;
         let id = hex(&rand::random::<[u8; 8]>());
         let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let kept = Kept {
@@ -96,30 +90,32 @@ impl Tokens {
             by: by.to_owned(),
             hash: hash(&secret),
         };
-        let mut next = self.kept.load().as_ref().clone();
-        next.retain(|_, one| one.expires_ms > now_ms);
-        if next.len() >= MAX {
-            return Err(TokenError::TooMany);
-        }
-        next.insert(id.clone(), kept.clone());
-        self.keep(next).await?;
+        let added = |book: &Book| {
+            let mut next = book.clone();
+            next.retain(|_, one| one.expires_ms > now_ms);
+            if next.len() >= MAX {
+                return Err(TokenError::TooMany);
+            }
+            next.insert(id.clone(), kept.clone());
+            Ok((next, ()))
+        };
+        self.0.change(added).await?;
         Ok((kept, format!("{PREFIX}.{id}.{secret}")))
     }
 
     /// Ends one; `false` if there is none of that id.
     pub async fn revoke(&self, id: &str) -> Result<bool, TokenError> {
-        let _one = self.writing.lock().await;
-        let mut next = self.kept.load().as_ref().clone();
-        let found = next.remove(id).is_some();
-        if found {
-            self.keep(next).await?;
-        }
-        Ok(found)
+        let removed = |book: &Book| {
+            let mut next = book.clone();
+            let found = next.remove(id).is_some();
+            Ok((next, found))
+        };
+        self.0.change(removed).await
     }
 
     /// Those that are good still.
     pub fn list(&self, now_ms: i64) -> Vec<Kept> {
-        let kept = self.kept.load();
+        let kept = self.0.current();
         kept.values()
             .filter(|one| one.expires_ms > now_ms)
             .cloned()
@@ -132,7 +128,7 @@ impl Tokens {
             .strip_prefix(PREFIX)?
             .strip_prefix('.')?
             .split_once('.')?;
-        let kept = self.kept.load();
+        let kept = self.0.current();
         let found = kept.get(id)?;
         // Hashes are compared, so that how long it takes says nothing about the secret.
         (found.hash == hash(secret) && found.expires_ms > now_ms).then(|| found.clone())
@@ -140,20 +136,12 @@ impl Tokens {
 
     /// Whether a token that was good is so still.
     pub fn holds(&self, id: &str) -> bool {
-        self.kept.load().contains_key(id)
+        self.0.current().contains_key(id)
     }
 
     /// Wakes whenever one was made or revoked.
     pub fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    async fn keep(&self, next: BTreeMap<String, Kept>) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(&next).expect("strings and numbers always serialize");
-        self.store.set_value(TOKENS, Some(&text)).await?;
-        self.kept.store(Arc::new(next));
-        self.changed.send_replace(());
-        Ok(())
+        self.0.changes()
     }
 }
 

@@ -5,6 +5,7 @@
 //! done, and reads go on when the disk does not.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -22,11 +23,18 @@ use super::Change;
 use super::Commit;
 use super::CommitError;
 use super::Model;
+use super::Recall;
+use super::Remembered;
 use super::Store;
 use super::StoreError;
 
 /// Writes that may wait at once; more are told to come back. At a millisecond or so each, none waits long.
 const QUEUE: usize = 256;
+
+/// Changes that are followed one by one; after more than these the store is read anew.
+const MOST_FOLLOWED: u32 = 1000;
+/// What a read waits at most for another replica's write to arrive here.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long an answer is kept under its `clientToken`.
 const TOKEN_LIFE_MS: i64 = 24 * 60 * 60 * 1000;
@@ -244,10 +252,18 @@ impl Live {
         }
         loop {
             let model = self.current();
-            let plan = (job.decide)(&model, now_ms).map_err(WriteError::Refused)?;
-            if plan.changes.is_empty() {
-                return Ok(plan.answer);
-            }
+            let plan = match (job.decide)(&model, now_ms) {
+                Ok(plan) if !plan.changes.is_empty() => plan,
+                // What changes nothing is not held against the store by a commit, so the model must be the latest.
+                settled => {
+                    let found = self.store.latest().await?;
+                    if found > model.revision() {
+                        self.catch_up(found).await?;
+                        continue;
+                    }
+                    return settled.map(|plan| plan.answer).map_err(WriteError::Refused);
+                }
+            };
             let commit = Commit {
                 based_on: model.revision(),
                 changes: plan.changes.clone(),
@@ -306,14 +322,44 @@ impl Live {
         }
     }
 
+    /// Takes over what others wrote: change by change where history has them all, else everything anew.
     async fn catch_up(&self, found: u64) -> Result<(), StoreError> {
-        tracing::info!(
-            from = self.current().revision(),
-            to = found,
-            "the store was changed by another process; reading it again"
-        );
-        self.replace(Model::from(self.store.load().await?));
+        let model = self.current();
+        let from = model.revision();
+        let which = Recall {
+            after: from,
+            oldest_first: true,
+            limit: MOST_FOLLOWED,
+            ..Recall::default()
+        };
+        let recalled = self.store.recall(which).await?;
+        if let Some((changes, revision)) = without_gaps(&recalled, from)
+            && revision >= found
+        {
+            tracing::debug!(from, to = revision, "followed another process's writes");
+            self.replace(model.after(&changes, revision));
+            return Ok(());
+        }
+        let contents = self.store.load().await?;
+        tracing::info!(from, to = contents.revision, "the store was read anew");
+        self.replace(Model::from(contents));
         Ok(())
+    }
+
+    /// Waits until this process knows what any other had committed when it was asked. A store that cannot be asked is
+    /// no reason not to answer a read from memory.
+    pub async fn settle(&self) {
+        let Ok(latest) = self.store.latest().await else {
+            return;
+        };
+        let mut revision = self.revision.subscribe();
+        let known = revision.wait_for(|revision| *revision >= latest);
+        if tokio::time::timeout(SETTLED, known).await.is_err() {
+            tracing::warn!(
+                latest,
+                "answering a read before another process's write is known here"
+            );
+        }
     }
 
     fn replace(&self, model: Model) {
@@ -321,6 +367,30 @@ impl Live {
         self.current.store(Arc::new(model));
         self.revision.send_replace(revision);
     }
+}
+
+/// The changes after revision `from`, and the revision they lead to; `None` if one is missing. Every commit has a change,
+/// so revisions without gaps are all of them. A last revision may be cut off by the limit, and is left out then.
+fn without_gaps(recalled: &[Remembered], from: u64) -> Option<(Vec<Change>, u64)> {
+    let mut last = recalled.last()?.revision;
+    if recalled.len() >= MOST_FOLLOWED as usize {
+        last -= 1;
+    }
+    let whole = recalled.iter().take_while(|one| one.revision <= last);
+    let (mut changes, mut at) = (Vec::new(), from);
+    for one in whole {
+        let expected = if one.sequence == 0 { at + 1 } else { at };
+        if one.revision != expected {
+            return None;
+        }
+        at = one.revision;
+        changes.push(if one.removed {
+            Change::Remove(Arc::clone(&one.record))
+        } else {
+            Change::Put(Arc::clone(&one.record))
+        });
+    }
+    (at > from).then_some((changes, at))
 }
 
 /// Meshes of other accounts carry their owner in the name; a plain name is ours.

@@ -2,6 +2,7 @@
 //! The control plane from outside: the built binary over HTTP, and the contract of its store.
 
 mod access;
+mod backups;
 mod clients;
 mod control_plane;
 mod durability;
@@ -9,11 +10,14 @@ mod envoy;
 mod golden;
 mod http;
 mod idempotency;
+mod kills;
 mod lifecycle;
 mod listing;
 mod pillion;
+mod postgres;
 mod process;
 mod refusals;
+mod replicas;
 mod shop;
 mod store_contract;
 mod tagging;

@@ -43,7 +43,7 @@ fn wrong_settings_exit_2_and_name_the_way_out() {
     let folder = TempDir::new().unwrap();
     for (args, part) in [
         (["--account", "12"], "12 digits"),
-        (["--store", "postgres://db"], "sqlite:<path>"),
+        (["--store", "mysql://db"], "sqlite:<path>"),
         (["--region", "Mars"], "eu-west-1"),
         (["--credentials", "keys.toml"], "--credentials"),
     ] {

@@ -14,7 +14,8 @@ use pillion_control_plane::store::CommitError;
 use pillion_control_plane::store::Recall;
 use pillion_control_plane::store::Record;
 use pillion_control_plane::store::Store;
-use pillion_control_plane::store::sqlite::SqliteStore;
+use pillion_control_plane::store::sql::Place;
+use pillion_control_plane::store::sql::SqlStore;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -30,6 +31,17 @@ macro_rules! contract {
                 }
             )*
         }
+        /// One server for all of them, emptied in between: starting one takes longer than all promises together.
+        #[tokio::test]
+        async fn postgres_keeps_every_promise() {
+            let server = crate::postgres::Postgres::start();
+            let place = Place::Server(server.url());
+            $(
+                println!("{}", stringify!($promise));
+                $promise(&SqlStore::open(&place).await.expect("a server")).await;
+                assert!(server.psql("DROP SCHEMA pillion CASCADE").status.success());
+            )*
+        }
     };
 }
 
@@ -41,14 +53,13 @@ contract!(
     a_token_is_kept_with_its_change_and_forgotten_in_time,
     a_stale_commit_leaves_no_token,
     watchers_hear_of_every_revision,
-    the_first_value_of_a_name_stays,
-    a_value_can_be_changed_and_removed,
+    a_value_is_changed_by_who_knows_what_stands_there,
     history_is_kept_with_its_change_newest_first,
     several_changes_take_one_revision,
 );
 
-async fn sqlite_in(folder: &TempDir) -> SqliteStore {
-    SqliteStore::open(&folder.path().join("store.db"))
+async fn sqlite_in(folder: &TempDir) -> SqlStore {
+    SqlStore::open(&Place::File(folder.path().join("store.db")))
         .await
         .expect("a new file")
 }
@@ -192,22 +203,32 @@ async fn watchers_hear_of_every_revision(store: &dyn Store) {
     );
 }
 
-async fn the_first_value_of_a_name_stays(store: &dyn Store) {
-    assert_eq!(store.value("root").await.expect("a working store"), None);
-    let stands = store.put_value_once("root", b"one\0two").await;
-    assert_eq!(stands.expect("a working store"), b"one\0two");
-    let stands = store.put_value_once("root", b"late").await;
-    assert_eq!(stands.expect("a working store"), b"one\0two");
-    let found = store.value("root").await.expect("a working store");
-    assert_eq!(found.as_deref(), Some(b"one\0two".as_slice()));
-}
-
-async fn a_value_can_be_changed_and_removed(store: &dyn Store) {
-    for value in [Some(b"one".as_slice()), Some(b"two"), None] {
-        store.set_value("v", value).await.expect("a working store");
-        let found = store.value("v").await.expect("a working store");
-        assert_eq!(found.as_deref(), value);
+async fn a_value_is_changed_by_who_knows_what_stands_there(store: &dyn Store) {
+    let touches = store.touches();
+    for (before, after, done) in [
+        (None, Some(b"one\0two".as_slice()), true),
+        (None, Some(b"late"), false),
+        (Some(b"late".as_slice()), Some(b"later"), false),
+        (Some(b"one\0two"), Some(b"three"), true),
+    ] {
+        let swapped = store.swap_value("a/b", before, after).await;
+        assert_eq!(swapped.expect("a working store"), done);
+        let stands = if done {
+            after
+        } else {
+            Some(b"one\0two".as_slice())
+        };
+        let found = store.value("a/b").await.expect("a working store");
+        assert_eq!(found.as_deref(), stands);
     }
+    assert_eq!(*touches.borrow(), 2, "once for each that was done");
+    assert!(
+        store
+            .swap_value("a/b", Some(b"three"), None)
+            .await
+            .expect("a working store")
+    );
+    assert_eq!(store.value("a/b").await.expect("a working store"), None);
 }
 
 async fn history_is_kept_with_its_change_newest_first(store: &dyn Store) {

@@ -31,6 +31,8 @@ use tonic::transport::ClientTlsConfig;
 
 use crate::control_plane::ControlPlane;
 use crate::envoy::eventually;
+use crate::postgres::Postgres;
+use crate::replicas::replica;
 
 const WEB: &str = "mesh/m/virtualNode/web";
 /// Long enough for whatever is on its way on one machine, short enough to wait for nothing.
@@ -300,6 +302,27 @@ fn a_change_reaches_the_proxies_it_concerns_and_nobody_else() {
         update_web(&control_plane, &["cart.local", "pay.local"]);
         assert!(web.silent().await, "the same spec again is no change");
         assert!(other.silent().await, "pay does not call anybody");
+    });
+}
+
+/// What is written to one replica is told by another, and how soon.
+#[test]
+fn what_is_written_to_one_replica_reaches_the_proxies_of_another_within_a_second() {
+    let postgres = Postgres::start();
+    let (writer, _log) = replica(&postgres);
+    let (other, _log) = replica(&postgres);
+    mesh(&writer);
+    block_on(async {
+        let mut web = World::connect(&other).await;
+        web.ask(WEB, ResourceType::Cluster, &[]).await;
+        let first = web.next().await;
+        web.answer(&first, &[], None).await;
+        update_web(&writer, &["cart.local", "pay.local"]);
+        let written = std::time::Instant::now();
+        let second = web.next().await;
+        let took = written.elapsed();
+        assert!(names(&second).contains("cds_egress_m_pay_http_9000"));
+        assert!(took < Duration::from_secs(1), "{took:?}");
     });
 }
 

@@ -194,11 +194,7 @@ pub(super) async fn share(call: &Call, mesh: &str) -> Result<Value, ApiError> {
     let accounts = accounts
         .ok_or_else(|| problem("accounts", "must be a list of accounts, 12 digits each"))?;
     let mesh = own_mesh(call, mesh, Wish::Write)?;
-    let store = call.api.live.store().as_ref();
-    call.api
-        .access
-        .share(store, &mesh, accounts.clone())
-        .await?;
+    call.api.access.share(&mesh, accounts.clone()).await?;
     tracing::info!(target: "audit", who = call.asked.caller.who(), operation = "PutShares", mesh, ?accounts, "write");
     Ok(json!({"accounts": accounts}))
 }
