@@ -60,7 +60,8 @@ pub trait Failure: std::error::Error {
 /// Any failure of the request path.
 pub type RequestError = Box<dyn Failure>;
 
-/// Envoy's response flags, a set.
+/// Envoy's response flags, a set, in the order in which Envoy prints them: the retry layer speaks before what ended the
+/// last try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
@@ -74,11 +75,11 @@ macro_rules! flags {
 }
 
 flags! {
+    RETRY_LIMIT = 4, "URX", "Retry limit exceeded.";
     NO_HEALTHY = 0, "UH", "No healthy upstream.";
     CONNECT_FAILURE = 1, "UF", "Upstream connection failure.";
     OVERFLOW = 2, "UO", "Upstream overflow.";
     NO_ROUTE = 3, "NR", "No route.";
-    RETRY_LIMIT = 4, "URX", "Retry limit exceeded.";
     NO_CLUSTER = 5, "NC", "No cluster found.";
     UPSTREAM_TERMINATED = 6, "UC", "Upstream connection termination.";
     UPSTREAM_RESET = 7, "UR", "Upstream remote reset.";
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(Flags::NO_ROUTE.text(), "NR");
         assert_eq!(
             Flags::CONNECT_FAILURE.with(Flags::RETRY_LIMIT).text(),
-            "UF,URX"
+            "URX,UF"
         );
     }
 

@@ -268,10 +268,7 @@ impl Operator {
             Operator::Response(fields) => header(fields, line, line.response, out),
             Operator::Protocol => optional(line.protocol, out),
             Operator::ResponseCode => show(line.status, out),
-            Operator::Details => optional(
-                Some(line.details).filter(|details| !details.is_empty()),
-                out,
-            ),
+            Operator::Details => details(line, out),
             Operator::Flags => out.push_str(&line.flags.text()),
             Operator::BytesReceived => show(line.bytes_received, out),
             Operator::BytesSent => show(line.bytes_sent, out),
@@ -340,6 +337,28 @@ fn hostname() -> Option<&'static str> {
 fn show(value: impl std::fmt::Display, out: &mut String) {
     let written = write!(out, "{value}");
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
+}
+
+/// A failed connection's transport has a word to say, in which Envoy leaves no spaces.
+fn details(line: &Line<'_>, out: &mut String) {
+    match (
+        line.details.strip_suffix("connection_failure}"),
+        line.transport_failure,
+    ) {
+        (Some(start), Some(why)) => {
+            out.push_str(start);
+            out.push_str("connection_failure|");
+            out.extend(
+                why.chars()
+                    .map(|letter| if letter == ' ' { '_' } else { letter }),
+            );
+            out.push('}');
+        }
+        _ => optional(
+            Some(line.details).filter(|details| !details.is_empty()),
+            out,
+        ),
+    }
 }
 
 fn optional(value: Option<impl std::fmt::Display>, out: &mut String) {

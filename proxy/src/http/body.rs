@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::Method;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
@@ -293,6 +294,8 @@ impl Tracked {
                 self.exchange
                     .sent
                     .set(self.exchange.sent.get() + data_len(frame));
+                // Nothing comes after trailers, so nobody asks for the end.
+                self.clean = frame.is_trailers();
                 if let Some(status) = frame
                     .trailers_ref()
                     .and_then(|trailers| trailers.get("grpc-status"))
@@ -302,14 +305,23 @@ impl Tracked {
                         .replace(Some(HeaderValue::clone(status)));
                 }
             }
-            Poll::Ready(Some(Err(_))) => {
+            Poll::Ready(Some(Err(error))) => {
                 self.clean = true;
                 // A request that broke takes its upstream connection with it: the answer's end is not the answerer's.
                 if !self.exchange.request_broken.get() {
-                    self.exchange.flag(Flags::UPSTREAM_TERMINATED);
-                    self.exchange
-                        .details
-                        .set("upstream_reset_after_response_started");
+                    // A message that its framing says is not whole is a broken protocol to Envoy, and to its users' alarms.
+                    let (flag, details) = match error {
+                        BodyError::Transport(cause) if incomplete(cause) => (
+                            Flags::UPSTREAM_PROTOCOL,
+                            "upstream_reset_after_response_started{protocol_error}",
+                        ),
+                        _ => (
+                            Flags::UPSTREAM_TERMINATED,
+                            "upstream_reset_after_response_started",
+                        ),
+                    };
+                    self.exchange.flag(flag);
+                    self.exchange.details.set(details);
                 }
             }
         }
@@ -329,13 +341,25 @@ impl Tracked {
     }
 }
 
+/// Whether an HTTP/1.1 connection ended within a message.
+fn incomplete(error: &hyper::Error) -> bool {
+    let early = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::UnexpectedEof)
+    };
+    error.is_incomplete_message() || std::error::Error::source(error).is_some_and(early)
+}
+
 impl Drop for Tracked {
     fn drop(&mut self) {
         watch::end(&self.exchange);
         let flags = self.exchange.flags.get();
         let expired = flags.has(Flags::UPSTREAM_TIMEOUT) || flags.has(Flags::IDLE_TIMEOUT);
         // hyper drops a body whose declared length has passed without asking it for its end.
-        if !self.clean && !expired && !http_body::Body::is_end_stream(&self.inner) {
+        // Of an answer to HEAD it takes no body at all.
+        let bodiless = self.exchange.asked.method == Method::HEAD;
+        if !self.clean && !bodiless && !expired && !http_body::Body::is_end_stream(&self.inner) {
             self.exchange.flag(Flags::DOWNSTREAM_TERMINATED);
             self.exchange.details.set("downstream_remote_disconnect");
         }

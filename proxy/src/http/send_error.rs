@@ -145,7 +145,12 @@ impl Failure for SendError {
             SendError::Terminated { .. } => {
                 "upstream_reset_before_response_started{connection_termination}"
             }
-            SendError::Reset { .. } => "upstream_reset_before_response_started{remote_reset}",
+            SendError::Reset { refused: true, .. } => {
+                "upstream_reset_before_response_started{remote_refused_stream_reset}"
+            }
+            SendError::Reset { refused: false, .. } => {
+                "upstream_reset_before_response_started{remote_reset}"
+            }
             SendError::Protocol { .. } => "upstream_reset_before_response_started{protocol_error}",
         }
     }

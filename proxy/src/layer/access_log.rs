@@ -81,6 +81,9 @@ impl Observer for Entry {
     fn ended(&self, exchange: &Exchange) {
         let connection = &exchange.connection;
         let asked = &exchange.asked;
+        // As Envoy does, which rewrites in place: the host that was asked for is `x-envoy-original-host` to the application.
+        let rewritten = exchange.rule.get().and_then(|rule| rule.host_rewrite());
+        let authority = rewritten.unwrap_or(&asked.authority);
         let transport = exchange.transport.borrow();
         let grpc = exchange.grpc_status.borrow();
         let line = Line {
@@ -93,7 +96,7 @@ impl Observer for Entry {
                 .map(|at| at.duration_since(exchange.started)),
             method: Some(asked.method.as_str()),
             path: Some(asked.path.as_str()),
-            authority: Some(asked.authority.as_str()).filter(|authority| !authority.is_empty()),
+            authority: Some(authority.as_str()).filter(|authority| !authority.is_empty()),
             scheme: asked.scheme,
             protocol: Some(protocol(asked.version)),
             status: exchange.status.get(),
