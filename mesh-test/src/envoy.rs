@@ -68,6 +68,7 @@ impl Envoy {
         let admin_file = folder.path().join("admin");
         let child = Command::new(binary()?)
             .args(["--concurrency", "1", "--disable-hot-restart"])
+            .args(["--file-flush-interval-msec", "100"])
             .args(["--log-level", "info", "-c"])
             .arg(&file)
             .arg("--admin-address-path")

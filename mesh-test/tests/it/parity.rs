@@ -6,6 +6,7 @@
 
 mod case;
 mod compare;
+mod logs;
 mod report;
 mod spec;
 
@@ -19,8 +20,6 @@ use mesh_test::envoy;
 use mesh_test::envoy::Envoy;
 use mesh_test::mesh::MESH;
 use mesh_test::mesh::Mesh;
-use mesh_test::mesh::live;
-use mesh_test::program::Program;
 use mesh_test::scripted::Book;
 
 use case::Case;
@@ -30,12 +29,13 @@ use spec::Apps;
 
 /// Cases under way at once.
 const AT_ONCE: usize = 24;
+/// Those that are about retries: so many a cluster bears whatever the rest of its traffic is (`cluster/budget.rs`).
+const RETRIED_AT_ONCE: usize = 3;
 /// Where the app of the sidecar listens and what its virtual node says: Envoy's inbound port, so that a connection that
 /// nobody redirected finds its filter chain.
 const APP_PORT: u16 = 15000;
 /// Envoy takes every other loopback address.
 const INGRESS: &str = "127.0.0.2:15000";
-const GATEWAYS: [&str; 2] = ["edge", "narrow"];
 
 pub(crate) fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -57,12 +57,9 @@ async fn our_proxy_answers_as_a_stock_envoy_does_or_the_report_says_why_not() ->
     let theirs = {
         let xds = mesh.control_plane().address("xds")?;
         let _sidecar = Envoy::start(xds, &format!("mesh/{MESH}/virtualNode/client")).await?;
-        let mut gateways = Vec::new();
-        for name in GATEWAYS {
-            gateways.push(Envoy::start(xds, &format!("mesh/{MESH}/virtualGateway/{name}")).await?);
-        }
+        let _edge = Envoy::start(xds, &format!("mesh/{MESH}/virtualGateway/edge")).await?;
         let doors = doors(&apps, envoy::EGRESS.parse()?)?;
-        run("e", &cases, &doors, &book).await
+        run("e", &cases, &doors, &book, &apps).await?
     };
     let ours = {
         let listen = format!("{INGRESS}=127.0.0.1:{APP_PORT}");
@@ -73,17 +70,15 @@ async fn our_proxy_answers_as_a_stock_envoy_does_or_the_report_says_why_not() ->
                 &[],
             )
             .await?;
-        let mut gateways: Vec<Program> = Vec::new();
-        for name in GATEWAYS {
-            let resource = format!("mesh/{MESH}/virtualGateway/{name}");
-            let gateway = mesh
-                .proxy(&resource, &["--gateway-addr", "127.0.0.1"], &[])
-                .await?;
-            live(&gateway).await?;
-            gateways.push(gateway);
-        }
+        let _edge = mesh
+            .proxy(
+                &format!("mesh/{MESH}/virtualGateway/edge"),
+                &["--gateway-addr", "127.0.0.1"],
+                &[],
+            )
+            .await?;
         let doors = doors(&apps, sidecar.address("egress")?)?;
-        run("p", &cases, &doors, &book).await
+        run("p", &cases, &doors, &book, &apps).await?
     };
 
     let wrong = compare::unexpected(&cases, &theirs);
@@ -101,7 +96,6 @@ fn doors(apps: &Apps, egress: SocketAddr) -> anyhow::Result<BTreeMap<Door, Socke
         (Door::Edge, "edge"),
         (Door::Edge2, "edge2"),
         (Door::EdgeGrpc, "edgegrpc"),
-        (Door::Narrow, "narrow"),
     ] {
         doors.insert(door, SocketAddr::from(([127, 0, 0, 1], apps.port(name)?)));
     }
@@ -113,13 +107,22 @@ async fn run(
     cases: &[Case],
     doors: &BTreeMap<Door, SocketAddr>,
     book: &Book,
-) -> Outcomes {
-    stream::iter(cases)
-        .map(|case| async move {
-            let shown = case.run(who, doors[&case.to], book).await;
-            (case.name.clone(), shown)
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await
+    apps: &Apps,
+) -> anyhow::Result<Outcomes> {
+    let (retried, calm): (Vec<&Case>, Vec<&Case>) = cases
+        .iter()
+        .partition(|case| case.tries.is_some_and(|tries| tries > 1));
+    let mut outcomes = Outcomes::new();
+    for (group, at_once) in [(calm, AT_ONCE), (retried, RETRIED_AT_ONCE)] {
+        let shown = stream::iter(group)
+            .map(|case| async move {
+                let shown = case.run(who, doors[&case.to], book).await;
+                (case.name.clone(), shown)
+            })
+            .buffer_unordered(at_once)
+            .collect::<Vec<_>>();
+        outcomes.extend(shown.await);
+    }
+    logs::add(who, cases, doors, apps, &mut outcomes).await?;
+    Ok(outcomes)
 }

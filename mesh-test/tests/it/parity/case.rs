@@ -28,8 +28,6 @@ pub(crate) enum Door {
     Edge2,
     /// Its `grpc` listener.
     EdgeGrpc,
-    /// A gateway with small connection pools.
-    Narrow,
 }
 
 /// A row.
@@ -119,11 +117,7 @@ pub(crate) fn load() -> anyhow::Result<Vec<Case>> {
 impl Case {
     /// What the caller and the applications saw, with `who` answering.
     pub(crate) async fn run(&self, who: &str, door: SocketAddr, book: &Book) -> Fields {
-        let key = format!(
-            "{who}-{}",
-            self.name
-                .replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
-        );
+        let key = self.key(who);
         book.script(&key, &self.acts);
         let ask = self.request(&key);
         let answers = if self.h2 {
@@ -138,6 +132,12 @@ impl Case {
             .map(String::as_str)
             .collect();
         compare::fields(&answers, &book.seen(&key), &sent)
+    }
+
+    /// What its requests are told by.
+    pub(crate) fn key(&self, who: &str) -> String {
+        let dashed = |letter: char| !letter.is_ascii_alphanumeric();
+        format!("{who}-{}", self.name.replace(dashed, "-"))
     }
 
     fn request(&self, key: &str) -> Ask {

@@ -174,7 +174,8 @@ const HEAD: &str = "\
 Written by `mesh-test/tests/it/parity.rs`; do not edit. A stock Envoy 1.40 and `pillion-proxy` stand in as the same
 sidecar and the same gateways of one mesh, configured by the same control plane. Both get the same bytes, and everything
 that a caller or an application can see is compared: status, headers, body, trailers, what becomes of the connection,
-and every request that reached an application, line, headers, body and trailers. Of `date`, `x-request-id` and
+every request that reached an application, line, headers, body and trailers, and what the access log says of it (times
+left out). Of `date`, `x-request-id` and
 `x-envoy-upstream-service-time` only the presence is compared; the reason phrase, the order of headers and trace headers that the caller did not send
 are not.
 

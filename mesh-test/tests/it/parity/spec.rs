@@ -4,6 +4,7 @@
 //! route just the node it leads to.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context;
 use mesh_test::mesh::Mesh;
@@ -14,6 +15,7 @@ use mesh_test::scripted::Speaks;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::net::TcpSocket;
 
@@ -23,12 +25,13 @@ use super::folder;
 /// Applications and free ports by name.
 pub(crate) struct Apps {
     ports: BTreeMap<String, u16>,
+    logs: TempDir,
     _running: Vec<Scripted>,
 }
 
 const HTTP1: [&str; 6] = ["red", "blue", "green", "white", "slow", "tight"];
 const HTTP2: [&str; 4] = ["two", "grpc", "grpcred", "slowgrpc"];
-const CLOSED: [&str; 6] = ["dead", "edge", "edge2", "edgegrpc", "narrow", "deadgrpc"];
+const CLOSED: [&str; 5] = ["dead", "edge", "edge2", "edgegrpc", "deadgrpc"];
 
 impl Apps {
     pub(crate) async fn start(book: &Book) -> anyhow::Result<Apps> {
@@ -53,8 +56,23 @@ impl Apps {
         )?);
         Ok(Apps {
             ports,
+            logs: tempfile::tempdir()?,
             _running: running,
         })
+    }
+
+    /// Where the proxies write their access logs.
+    pub(crate) fn logs(&self) -> &Path {
+        self.logs.path()
+    }
+
+    /// `text` with the names of applications where their ports stand.
+    pub(crate) fn named(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (name, port) in &self.ports {
+            text = text.replace(&port.to_string(), &format!("@{name}"));
+        }
+        text
     }
 
     pub(crate) fn port(&self, name: &str) -> anyhow::Result<u16> {
@@ -128,7 +146,7 @@ pub(crate) async fn apply(mesh: &Mesh, apps: &Apps) -> anyhow::Result<()> {
         put(
             mesh,
             "virtualGateways",
-            json!({"virtualGatewayName": name, "spec": {"listeners": gateway["listeners"]}}),
+            json!({"virtualGatewayName": name, "spec": {"listeners": gateway["listeners"], "logging": gateway["logging"]}}),
         )
         .await?;
         for (route, spec) in members(gateway, "gatewayRoutes") {
@@ -191,7 +209,9 @@ fn each_rule(spec: &Value, change: impl Fn(&mut Map<String, Value>)) -> Value {
 fn fill(value: &mut Value, apps: &Apps) -> anyhow::Result<()> {
     match value {
         Value::String(text) => {
-            if let Some(name) = text.strip_prefix('@') {
+            if let Some(file) = text.strip_prefix("@log/") {
+                *value = json!(apps.logs().join(file));
+            } else if let Some(name) = text.strip_prefix('@') {
                 *value = json!(apps.port(name)?);
             }
         }
