@@ -10,6 +10,7 @@ mod gateway;
 mod interception;
 mod parity;
 mod resilience;
+mod rolling;
 mod shifting;
 mod tcp;
 mod upgrades;

@@ -113,7 +113,7 @@ async fn tries<S: HttpService>(mut inner: S, call: Call) -> Answer {
         if !replay.is_whole() {
             return answer;
         }
-        let Some(guard) = RetryGuard::enter(&exchange) else {
+        let Some(guard) = RetryGuard::enter(&exchange, never_arrived(&answer)) else {
             return answer;
         };
         retry_guard = Some(guard);
@@ -191,18 +191,18 @@ fn backoff(tried: u32, random: u64) -> Duration {
 struct RetryGuard(std::sync::Arc<Cluster>);
 
 impl RetryGuard {
-    fn enter(exchange: &Exchange) -> Option<RetryGuard> {
+    /// A try that found nobody has cost the cluster nothing, so its budget is not asked: while one of two instances
+    /// restarts, half of all tries are such.
+    fn enter(exchange: &Exchange, never_arrived: bool) -> Option<RetryGuard> {
         let cluster = exchange.cluster.get()?;
         let stats = &cluster.state.stats;
         let room = stats.retries.try_enter();
         let beside = stats.retries.now().saturating_sub(1);
-        let now = Instant::now();
-        if room
-            && !cluster
-                .state
-                .budget
-                .admits(stats.first_tries(), beside, now)
-        {
+        let budget = || {
+            let budget = &cluster.state.budget;
+            budget.admits(stats.first_tries(), beside, Instant::now())
+        };
+        if room && !never_arrived && !budget() {
             stats.retries.leave();
         } else if room {
             return Some(RetryGuard(std::sync::Arc::clone(cluster)));
@@ -217,6 +217,10 @@ impl Drop for RetryGuard {
     fn drop(&mut self) {
         self.0.state.stats.retries.leave();
     }
+}
+
+fn never_arrived(answer: &Answer) -> bool {
+    matches!(answer, Err(error) if error.retry() == Break::Connect)
 }
 
 fn is_wanted(policy: &RetryPolicy, answer: &Answer) -> bool {

@@ -456,7 +456,7 @@ impl<S: HttpService> Doorkeeper<S> {
                 .find(|listener| is_egress(&listener.source)),
             SocketKind::Gateway(name) => snapshot.listener(name),
         };
-        let Some(listener) = listener.map(Arc::clone) else {
+        let Some(listener) = listener.filter(|listener| listener.is_warm()).cloned() else {
             return self.last.borrow().clone();
         };
         let found = (snapshot, listener);

@@ -127,6 +127,14 @@ impl Listener {
         })
     }
 
+    /// Whether every route table it names has come: before that it would answer 404 to what it is about to know.
+    pub fn is_warm(&self) -> bool {
+        self.chains().all(|chain| match &chain.filter {
+            Filter::Http(http) => http.table.is_some(),
+            Filter::Tcp(_) => true,
+        })
+    }
+
     /// Name.
     pub fn name(&self) -> &str {
         &self.source.name
@@ -251,7 +259,9 @@ impl Chain {
             .map(|tls| server_tls(tls, before, room, &source.name))
             .transpose()?;
         let filter = match &source.filter {
-            xds::NetworkFilter::Http(manager) => Filter::Http(Http::compile(manager, room)?),
+            xds::NetworkFilter::Http(manager) => {
+                Filter::Http(Http::compile(manager, before.map(Arc::as_ref), room)?)
+            }
             xds::NetworkFilter::Tcp(proxy) => Filter::Tcp(Tcp {
                 proxy: proxy.clone(),
                 logs: logs(&proxy.access_logs)?,
@@ -286,9 +296,22 @@ fn server_tls(
 }
 
 impl Http {
-    fn compile(manager: &xds::HttpConnectionManager, room: &Room<'_>) -> Result<Http, String> {
+    fn compile(
+        manager: &xds::HttpConnectionManager,
+        before: Option<&Chain>,
+        room: &Room<'_>,
+    ) -> Result<Http, String> {
         let table = match &manager.routes {
-            xds::RouteSource::Rds(name) => room.routes.get(name).cloned(),
+            // Until a table that is newly named has come, the one before it serves.
+            xds::RouteSource::Rds(name) => {
+                room.routes
+                    .get(name)
+                    .cloned()
+                    .or_else(|| match &before?.filter {
+                        Filter::Http(http) => http.table.clone(),
+                        Filter::Tcp(_) => None,
+                    })
+            }
             xds::RouteSource::Inline(routes) => {
                 let table = RouteTable::compile(Arc::new(routes.clone()))
                     .map_err(|refused| format!("route_config.{}", refused.why))?;

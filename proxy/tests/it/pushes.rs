@@ -223,3 +223,26 @@ async fn an_endpoint_that_goes_gets_nothing_more_and_loses_nothing() {
     tally.stop.store(true, Ordering::Relaxed);
     all_well(clients, &proxy).await;
 }
+
+#[tokio::test]
+async fn a_listener_that_names_another_table_keeps_the_old_one_until_that_has_come() {
+    let (ads, proxy) = under("true", app().await).await;
+    let tally = Arc::new(Tally::default());
+    let clients = crowd(proxy.addr("egress"), &tally, (12, 4));
+    let before = updates(&proxy).await;
+    let mut listener = plane::egress_listener();
+    let manager = plane::manager("egress", "other");
+    let filter = xds::NetworkFilter::Http(Box::new(manager));
+    listener.default_filter_chain = Some(plane::chain("default", filter));
+    ads.push("l2", &[Resource::Listener(listener)]).await;
+    in_force(&proxy, before + 1).await;
+    tally.answered(100).await;
+    let routes = vec![plane::route_to("/", plane::forward(&[("a", 1)]))];
+    let mut table = plane::table(&[HOST], routes);
+    table.name = "other".to_owned();
+    ads.push("o1", &[Resource::Route(table)]).await;
+    in_force(&proxy, before + 2).await;
+    tally.answered(100).await;
+    tally.stop.store(true, Ordering::Relaxed);
+    all_well(clients, &proxy).await;
+}
