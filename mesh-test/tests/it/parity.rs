@@ -9,6 +9,7 @@ mod compare;
 mod logs;
 mod report;
 mod spec;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,14 +55,15 @@ async fn our_proxy_answers_as_a_stock_envoy_does_or_the_report_says_why_not() ->
     spec::apply(&mesh, &apps).await?;
     let cases = case::load()?;
 
-    let theirs = {
+    let (theirs, their_names) = {
         let xds = mesh.control_plane().address("xds")?;
-        let _sidecar = Envoy::start(xds, &format!("mesh/{MESH}/virtualNode/client")).await?;
+        let envoy = Envoy::start(xds, &format!("mesh/{MESH}/virtualNode/client")).await?;
         let _edge = Envoy::start(xds, &format!("mesh/{MESH}/virtualGateway/edge")).await?;
         let doors = doors(&apps, envoy::EGRESS.parse()?)?;
-        run("e", &cases, &doors, &book, &apps).await?
+        let shown = run("e", &cases, &doors, &book, &apps).await?;
+        (shown, stats::names(envoy.admin()).await?)
     };
-    let ours = {
+    let (ours, our_names) = {
         let listen = format!("{INGRESS}=127.0.0.1:{APP_PORT}");
         let sidecar = mesh
             .proxy(
@@ -78,7 +80,8 @@ async fn our_proxy_answers_as_a_stock_envoy_does_or_the_report_says_why_not() ->
             )
             .await?;
         let doors = doors(&apps, sidecar.address("egress")?)?;
-        run("p", &cases, &doors, &book, &apps).await?
+        let shown = run("p", &cases, &doors, &book, &apps).await?;
+        (shown, stats::names(sidecar.address("admin")?).await?)
     };
 
     let wrong = compare::unexpected(&cases, &theirs);
@@ -87,7 +90,8 @@ async fn our_proxy_answers_as_a_stock_envoy_does_or_the_report_says_why_not() ->
         "cases that do not show what they are for, with Envoy:\n{}",
         wrong.join("\n")
     );
-    report::judge(&cases, &theirs, &ours)
+    report::judge(&cases, &theirs, &ours)?;
+    stats::judge(&their_names, &our_names)
 }
 
 fn doors(apps: &Apps, egress: SocketAddr) -> anyhow::Result<BTreeMap<Door, SocketAddr>> {

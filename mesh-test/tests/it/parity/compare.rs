@@ -104,7 +104,7 @@ fn callers(value: &str, sent: &[&str]) -> String {
     all.collect::<Vec<_>>().join(",")
 }
 
-/// What a later try is told is left of the whole depends on how long the earlier ones took.
+/// What a later try is told is left of the whole depends on how long the earlier ones took, which may be no millisecond.
 fn what_is_left(all: &mut Fields) {
     let first = all
         .get("arrived 0 header x-envoy-expected-rq-timeout-ms")
@@ -116,7 +116,7 @@ fn what_is_left(all: &mut Fields) {
     for (field, value) in all.iter_mut() {
         let later = field.ends_with("header x-envoy-expected-rq-timeout-ms")
             && !field.starts_with("arrived 0");
-        if later && number(value).is_some_and(|left| left < first && left + 2000 > first) {
+        if later && number(value).is_some_and(|left| left <= first && left + 2000 > first) {
             *value = "(what is left)".to_owned();
         }
     }
