@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::identity;
 use crate::identity::Authority;
+use crate::identity::Custody;
 use crate::identity::authority::IssueError;
 use crate::identity::authority::LEAF_LIFETIME;
 use crate::identity::signer::Signer;
@@ -66,6 +67,8 @@ pub struct Served {
     pub fleet: Arc<Fleet>,
     /// What they are sent.
     pub publisher: Arc<Publisher>,
+    /// Who signs for them.
+    pub custody: Arc<Custody>,
 }
 
 /// Why the port could not be opened.
@@ -91,7 +94,10 @@ pub async fn serve(
     gate: Gate,
     (registry, tasks): (&Registry, &Tasks),
 ) -> Result<Served, StartError> {
-    let authority = Arc::new(identity::open(live.store().as_ref(), &settings.trust_domain).await?);
+    let custody = Custody::open(Arc::clone(live.store()), &settings.trust_domain).await?;
+    let custody = Arc::new(custody);
+    let authority = Arc::clone(&custody.authority);
+    tasks.spawn_until_stopped("authority", Arc::clone(&custody).follow());
     let publisher = Publisher::new(Arc::clone(&live), Arc::clone(&authority), registry)?;
     let fleet = Fleet::new(registry)?;
     let tls = ServerTls::start(Arc::clone(&authority), server_names(&listener), tasks)?;
@@ -138,6 +144,7 @@ pub async fn serve(
         page,
         fleet,
         publisher,
+        custody,
     })
 }
 
@@ -163,8 +170,13 @@ impl ServerTls {
         });
         let renewed = Arc::clone(&tls);
         tasks.spawn_until_stopped("xds-certificate", async move {
+            let mut changes = renewed.authority.changes();
             loop {
-                tokio::time::sleep(LEAF_LIFETIME / 2).await;
+                // A changed ring changes whom callers may show, and who signed for us.
+                tokio::select! {
+                    () = tokio::time::sleep(LEAF_LIFETIME / 2) => {}
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
                 match renewed.authority.server_config(&renewed.names) {
                     Ok(next) => renewed.current.store(next),
                     Err(error) => tracing::error!(

@@ -45,6 +45,7 @@ use crate::access::Access;
 use crate::access::Caller;
 use crate::access::Wish;
 use crate::ads::fleet::Fleet;
+use crate::identity::Custody;
 use crate::identity::token::Tokens;
 use crate::publish::Publisher;
 use crate::store::Author;
@@ -72,6 +73,7 @@ pub struct Api {
     fleet: Arc<Fleet>,
     publisher: Arc<Publisher>,
     tokens: Arc<Tokens>,
+    custody: Arc<Custody>,
     metrics: ApiMetrics,
     watchers: Arc<Semaphore>,
     stop: CancellationToken,
@@ -91,6 +93,8 @@ pub struct Parts {
     pub publisher: Arc<Publisher>,
     /// What proxies join with.
     pub tokens: Arc<Tokens>,
+    /// What they prove themselves with.
+    pub custody: Arc<Custody>,
     /// Its counters.
     pub metrics: ApiMetrics,
     /// Ends the watches.
@@ -113,6 +117,7 @@ impl Api {
             fleet,
             publisher,
             tokens,
+            custody,
             metrics,
             stop,
         } = parts;
@@ -123,6 +128,7 @@ impl Api {
             fleet,
             publisher,
             tokens,
+            custody,
             metrics,
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             stop,

@@ -116,6 +116,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         access,
         quotas: config.quotas.clone(),
         fleet: served.fleet,
+        custody: served.custody,
         publisher: served.publisher,
         tokens,
         metrics,

@@ -4,8 +4,11 @@
 //! and `ads.rs` (streams, server TLS). Identities are given by the model alone: what does not exist in it gets none.
 
 pub mod authority;
+pub mod keyring;
 pub mod signer;
 pub mod token;
+
+use std::sync::Arc;
 
 use pillion_config::Kind;
 use pillion_config::ResourceKey;
@@ -14,8 +17,10 @@ use pillion_config::name::NameError;
 use pillion_config::name::parse_resource_id;
 
 pub use authority::Authority;
-pub use authority::RootMaterial;
+pub use keyring::Keyring;
+pub use keyring::RootMaterial;
 
+use crate::store::Shared;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::translate::spiffe_id;
@@ -108,30 +113,98 @@ pub enum OpenError {
     /// What it holds is damaged, or no root could be made.
     #[error(transparent)]
     Authority(#[from] authority::AuthorityError),
-    /// What it holds is not what this program wrote.
+    /// What it holds is nothing.
     #[error(
         "read the root of the certificate authority from the store: it is damaged, restore it from a backup"
     )]
-    Damaged(#[source] serde_json::Error),
+    Damaged,
 }
 
-/// The authority whose root the store keeps; at first start, a new one.
-pub async fn open(store: &dyn Store, trust_domain: &str) -> Result<Authority, OpenError> {
-    let kept = match store.value(ROOT).await? {
-        Some(kept) => kept,
-        None => {
-            let made = Authority::create(trust_domain)?;
-            let text = serde_json::to_vec(made.root()).expect("two strings always serialize");
+/// The authority and the ring of keys that the store keeps for it.
+pub struct Custody {
+    /// Signs.
+    pub authority: Arc<Authority>,
+    ring: Arc<Shared<Option<Keyring>>>,
+}
+
+/// Why the ring was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The rules of rotation.
+    #[error(transparent)]
+    Step(#[from] keyring::StepError),
+    /// What is to be signed with does not fit together.
+    #[error("take up what is to sign: {0}")]
+    Material(String),
+}
+
+impl Custody {
+    /// With what the store keeps; at first start, with a new root.
+    pub async fn open(store: Arc<dyn Store>, trust_domain: &str) -> Result<Custody, OpenError> {
+        let ring: Shared<Option<Keyring>> = Shared::open(store, ROOT).await?;
+        if ring.current().is_none() {
+            let made = Keyring::new(RootMaterial::make(trust_domain)?);
             // Of several that start at once on one store, one is first, and all take up its root.
-            if store.swap_value(ROOT, None, Some(&text)).await? {
-                text
-            } else {
-                store.value(ROOT).await?.unwrap_or(text)
-            }
+            let first = |kept: &Option<Keyring>| {
+                let kept = kept.clone().unwrap_or_else(|| made.clone());
+                Ok::<_, StoreError>((Some(kept), ()))
+            };
+            ring.change(first).await?;
         }
-    };
-    let root: RootMaterial = serde_json::from_slice(&kept).map_err(OpenError::Damaged)?;
-    Ok(Authority::load(trust_domain, root)?)
+        let kept = ring.current();
+        let kept = kept.as_ref().as_ref().ok_or(OpenError::Damaged)?;
+        Ok(Custody {
+            authority: Arc::new(Authority::load(trust_domain, kept)?),
+            ring: Arc::new(ring),
+        })
+    }
+
+    /// The ring now.
+    pub fn ring(&self) -> Keyring {
+        let ring = self.ring.current();
+        ring.as_ref()
+            .clone()
+            .expect("open() made one, and nothing takes it away")
+    }
+
+    /// Takes a step.
+    pub async fn change(
+        &self,
+        step: impl Fn(&Keyring) -> Result<Keyring, keyring::StepError> + Send + Sync,
+    ) -> Result<Keyring, RingError> {
+        let changed = |ring: &Option<Keyring>| {
+            let ring = ring.as_ref().ok_or(keyring::StepError::NotPrepared)?;
+            let next = step(ring)?;
+            // What cannot sign is not stored.
+            Authority::load(self.authority.trust_domain(), &next)
+                .map_err(|error| RingError::Material(crate::ads::chain(&error)))?;
+            Ok::<_, RingError>((Some(next.clone()), next))
+        };
+        self.ring.change(changed).await
+    }
+
+    /// Has the authority follow the ring, whoever changes it, for as long as it is polled.
+    pub async fn follow(self: Arc<Self>) {
+        let mut changes = self.ring.changes();
+        let stored = Arc::clone(&self.ring).follow();
+        let taken = async {
+            while changes.changed().await.is_ok() {
+                match self.authority.take_up(&self.ring()) {
+                    Ok(()) => tracing::info!("the authority took up a changed ring of keys"),
+                    Err(error) => {
+                        tracing::error!(
+                            error = crate::ads::chain(&error),
+                            "the ring of keys is damaged; signing goes on with the last good one"
+                        )
+                    }
+                }
+            }
+        };
+        tokio::join!(stored, taken);
+    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,8 @@ struct Identity {
     subject: Subject,
     pair: Pair,
     issued: SystemTime,
+    /// Of whom, PEM.
+    issuer: Arc<str>,
 }
 
 /// What is published to one proxy, for people.
@@ -162,6 +164,7 @@ impl Publisher {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut revisions = self.live.subscribe();
         let mut renewal = tokio::time::interval(RENEWAL_ROUND);
+        let mut authority = self.authority.changes();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -170,6 +173,8 @@ impl Publisher {
                     Err(_) => return,
                 },
                 _ = renewal.tick() => self.renew_all(),
+                // Bundles change, and pairs are of another issuer.
+                Ok(()) = authority.changed() => self.publish_all(),
             }
         }
     }
@@ -266,7 +271,7 @@ impl Publisher {
     fn secrets(&self, resources: &Resources, key: &ResourceKey, proxy: &mut Proxy) -> Table {
         let domain = self.authority.trust_domain();
         let mut table = Table::default();
-        let bundle = SecretValue::TrustBundle(self.authority.trust_bundle().to_owned());
+        let bundle = SecretValue::TrustBundle(self.authority.trust_bundle().to_string());
         table.insert(Resource::Secret(Secret {
             name: translate::trust_name(domain),
             value: bundle,
@@ -292,8 +297,10 @@ impl Publisher {
     /// A new certificate where there is none, where it has lived half its life, or where the node is found under
     /// another name now. If it cannot be issued the old one stays.
     fn renew(&self, key: &ResourceKey, proxy: &mut Proxy, subject: Subject, now: SystemTime) {
+        let issuer = self.authority.issuer();
         let good = |identity: &Identity| {
             identity.subject == subject
+                && identity.issuer == issuer
                 && now.duration_since(identity.issued).unwrap_or_default() < LEAF_LIFETIME / 2
         };
         if proxy.identity.as_ref().is_some_and(good) {
@@ -305,11 +312,20 @@ impl Publisher {
                     subject,
                     pair,
                     issued: now,
+                    issuer,
                 })
             }
             Err(error) => {
                 tracing::error!(proxy = %key, error = crate::ads::chain(&error), "certificate not issued")
             }
+        }
+    }
+
+    fn publish_all(&self) {
+        let mut state = self.state.lock();
+        let State { model, proxies } = &mut *state;
+        for (key, proxy) in proxies {
+            self.publish(model, key, proxy);
         }
     }
 

@@ -3,6 +3,7 @@
 //! shares, for the same callers under the same permissions. `openapi.json` beside this file describes it all.
 
 mod apply;
+mod authority;
 mod explain;
 mod history;
 mod people;
@@ -57,6 +58,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/pillion/v1/explain", post(explain))
         .route("/pillion/v1/tokens", get(tokens).post(token))
         .route("/pillion/v1/tokens/{id}", delete(revoke))
+        .route("/pillion/v1/authority", get(authority).post(rotate))
+        .route("/pillion/v1/authority/bundle", get(bundle))
         .route("/pillion/v1/meshes/{mesh}/shares", get(shares).put(share))
 }
 
@@ -100,6 +103,25 @@ async fn explain(State(api): State<Arc<Api>>, request: Request<Body>) -> Respons
         explain::explain(&call)
     })
     .await
+}
+
+async fn authority(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+    answer(api, "DescribeAuthority", request, |call| async move {
+        authority::describe(&call)
+    })
+    .await
+}
+
+async fn rotate(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+    answer(api, "RotateAuthority", request, |call| async move {
+        authority::step(&call).await
+    })
+    .await
+}
+
+/// Public keys for other trust domains to fetch, who have no keys of ours to sign with.
+async fn bundle(State(api): State<Arc<Api>>) -> Response {
+    super::json_response(http::StatusCode::OK, &api.custody.ring().spiffe_bundle())
 }
 
 async fn tokens(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The certificate authority: one P-256 root per installation, made at first start and kept in the store, and 24-hour
-//! leaves. Called by the signer, by `publish.rs` for Envoy's secrets and by `ads.rs` for the server's own certificate.
+//! The certificate authority: it signs 24-hour leaves with what the ring of keys ([`super::keyring`]) has. Called by the signer, by `publish.rs` for Envoy's secrets and by `ads.rs` for the server's own certificate.
 //! Does no I/O: whoever starts it hands the root in and stores a new one.
 
 use std::net::IpAddr;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use arc_swap::ArcSwap;
 use rcgen::BasicConstraints;
 use rcgen::CertificateParams;
 use rcgen::CertificateSigningRequestParams;
@@ -26,8 +26,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::sync::watch;
 
 use crate::identity::Subject;
+use crate::identity::keyring::Keyring;
+use crate::identity::keyring::RootMaterial;
 
 /// Of a leaf; renewed at half of it (design 5).
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -36,22 +39,6 @@ const CLOCK_SLACK: Duration = Duration::from_secs(300);
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// A P-256 CSR is half a kilobyte; parsing more is work done for a stranger.
 const MAX_CSR_BYTES: usize = 16 * 1024;
-
-/// The root as the store keeps it. The key is not sealed further than by the store's own file mode (0600).
-#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct RootMaterial {
-    /// The certificate, PEM.
-    pub certificate: String,
-    /// The key, PKCS#8 PEM.
-    pub key: String,
-}
-
-/// Key material never reaches a log.
-impl std::fmt::Debug for RootMaterial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RootMaterial(..)")
-    }
-}
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +90,43 @@ pub struct Pair {
     pub key: String,
 }
 
-/// The authority, ready to sign.
+/// The authority, ready to sign with whatever its ring says.
 pub struct Authority {
     trust_domain: String,
-    issuer: Issuer<'static, KeyPair>,
-    root: RootMaterial,
+    current: ArcSwap<Signing>,
+    changed: watch::Sender<()>,
 }
 
-impl Authority {
-    /// Makes a new root; keep [`Authority::root`].
-    pub fn create(trust_domain: &str) -> Result<Authority, AuthorityError> {
+/// What signs now, and what is trusted now.
+struct Signing {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Arc<str>,
+    /// After the leaf in a chain; empty where a root signs.
+    chain: String,
+    bundle: Arc<str>,
+}
+
+impl Signing {
+    fn of(ring: &Keyring) -> Result<Signing, AuthorityError> {
+        let material = &ring.signing;
+        let key = KeyPair::from_pem(&material.key).map_err(AuthorityError::Load)?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&material.certificate, key).map_err(AuthorityError::Load)?;
+        Ok(Signing {
+            issuer,
+            certificate: material.certificate.as_str().into(),
+            chain: match material.anchor {
+                Some(_) => material.certificate.clone(),
+                None => String::new(),
+            },
+            bundle: ring.bundle().into(),
+        })
+    }
+}
+
+impl RootMaterial {
+    /// A new root.
+    pub fn make(trust_domain: &str) -> Result<RootMaterial, AuthorityError> {
         let key =
             KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Make)?;
         let mut params = CertificateParams::default();
@@ -123,32 +137,39 @@ impl Authority {
         let now = SystemTime::now();
         set_validity(&mut params, now, now + ROOT_LIFETIME);
         let certificate = params.self_signed(&key).map_err(AuthorityError::Make)?;
-        let root = RootMaterial {
+        Ok(RootMaterial {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
-        };
+            anchor: None,
+        })
+    }
+}
+
+impl Authority {
+    /// Takes up what was made before.
+    pub fn load(trust_domain: &str, ring: &Keyring) -> Result<Authority, AuthorityError> {
         Ok(Authority {
             trust_domain: trust_domain.to_owned(),
-            issuer: Issuer::new(params, key),
-            root,
+            current: ArcSwap::from_pointee(Signing::of(ring)?),
+            changed: watch::Sender::new(()),
         })
     }
 
-    /// Takes up a root that was made before.
-    pub fn load(trust_domain: &str, root: RootMaterial) -> Result<Authority, AuthorityError> {
-        let key = KeyPair::from_pem(&root.key).map_err(AuthorityError::Load)?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&root.certificate, key).map_err(AuthorityError::Load)?;
-        Ok(Authority {
-            trust_domain: trust_domain.to_owned(),
-            issuer,
-            root,
-        })
+    /// Signs with another ring from now on; certificates that were signed before stay good while it trusts them.
+    pub fn take_up(&self, ring: &Keyring) -> Result<(), AuthorityError> {
+        self.current.store(Arc::new(Signing::of(ring)?));
+        self.changed.send_replace(());
+        Ok(())
     }
 
-    /// What the store must keep.
-    pub fn root(&self) -> &RootMaterial {
-        &self.root
+    /// Wakes when another ring was taken up.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Of whoever signs now, PEM.
+    pub fn issuer(&self) -> Arc<str> {
+        Arc::clone(&self.current.load().certificate)
     }
 
     /// The SPIFFE trust domain.
@@ -157,8 +178,8 @@ impl Authority {
     }
 
     /// Roots that peers check certificates against, PEM.
-    pub fn trust_bundle(&self) -> &str {
-        &self.root.certificate
+    pub fn trust_bundle(&self) -> Arc<str> {
+        Arc::clone(&self.current.load().bundle)
     }
 
     /// Signs the key of a CSR for `subject`. Whatever names the CSR asks for are not read: an identity is given, not claimed.
@@ -199,7 +220,8 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         // A proxy may show the certificate it has; whoever shows none must prove themselves otherwise.
         let mut roots = rustls::RootCertStore::empty();
-        let bundle = CertificateDer::pem_slice_iter(self.trust_bundle().as_bytes());
+        let trusted = self.trust_bundle();
+        let bundle = CertificateDer::pem_slice_iter(trusted.as_bytes());
         roots.add_parsable_certificates(bundle.flatten());
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
@@ -252,11 +274,12 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial());
         set_validity(&mut params, now, not_after);
+        let signing = self.current.load();
         let leaf = params
-            .signed_by(key, &self.issuer)
+            .signed_by(key, &signing.issuer)
             .map_err(|source| IssueError::Sign(name.to_owned(), source))?;
         Ok(Issued {
-            chain: leaf.pem(),
+            chain: leaf.pem() + &signing.chain,
             not_after,
         })
     }
@@ -302,6 +325,14 @@ mod tests {
     use x509_parser::extensions::GeneralName;
     use x509_parser::pem::parse_x509_pem;
 
+    fn ring() -> Keyring {
+        Keyring::new(RootMaterial::make("pillion.local").unwrap())
+    }
+
+    fn authority() -> Authority {
+        Authority::load("pillion.local", &ring()).unwrap()
+    }
+
     fn subject() -> Subject {
         Subject {
             spiffe_id: "spiffe://pillion.local/mesh/m/virtualNode/web".into(),
@@ -336,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_leaf_carries_the_names_of_its_subject_and_none_that_the_request_asked_for() {
-        let authority = Authority::create("pillion.local").unwrap();
+        let authority = authority();
         let issued = authority
             .sign(&csr(vec!["payments.local".into()]), &subject())
             .unwrap();
@@ -348,7 +379,7 @@ mod tests {
 
     #[test]
     fn an_ip_literal_becomes_an_ip_name() {
-        let authority = Authority::create("pillion.local").unwrap();
+        let authority = authority();
         let subject = Subject {
             hostname: Some("127.0.1.2".into()),
             ..subject()
@@ -361,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_tampered_with_is_refused() {
-        let authority = Authority::create("pillion.local").unwrap();
+        let authority = authority();
         let mut der = pem_body(&csr(vec![]));
         let last = der.len() - 1;
         der[last] ^= 1;
@@ -382,8 +413,9 @@ mod tests {
 
     #[test]
     fn a_root_from_the_store_signs_what_the_old_bundle_verifies() {
-        let first = Authority::create("pillion.local").unwrap();
-        let again = Authority::load("pillion.local", first.root().clone()).unwrap();
+        let ring = ring();
+        let first = Authority::load("pillion.local", &ring).unwrap();
+        let again = Authority::load("pillion.local", &ring).unwrap();
         let issued = again.issue(&subject()).unwrap().issued;
         let (_, root) = parse_x509_pem(first.trust_bundle().as_bytes()).unwrap();
         let (_, leaf) = parse_x509_pem(issued.chain.as_bytes()).unwrap();
@@ -400,8 +432,11 @@ mod tests {
         let root = RootMaterial {
             certificate: "x".into(),
             key: "y".into(),
+            anchor: None,
         };
-        let error = Authority::load("pillion.local", root).err().unwrap();
+        let error = Authority::load("pillion.local", &Keyring::new(root))
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("restore it from a backup"));
     }
 

@@ -58,7 +58,7 @@ impl Signer {
             .as_secs();
         Ok(SignResponse {
             chain_pem: issued.chain,
-            trust_bundle_pem: self.authority.trust_bundle().to_owned(),
+            trust_bundle_pem: self.authority.trust_bundle().to_string(),
             not_after_epoch_s: i64::try_from(not_after).unwrap_or(i64::MAX),
         })
     }

@@ -2,6 +2,7 @@
 //! The control plane from outside: the built binary over HTTP, and the contract of its store.
 
 mod access;
+mod authority;
 mod backups;
 mod clients;
 mod control_plane;

@@ -225,7 +225,7 @@ fn backends(names: &[&str]) -> Value {
 }
 
 /// `web` calls `cart.local`, which node `cart` provides.
-fn mesh(control_plane: &ControlPlane) {
+pub(crate) fn mesh(control_plane: &ControlPlane) {
     control_plane.put("/meshes", &json!({"meshName": "m"})).ok();
     for (node, service) in [("cart", "cart.local"), ("pay", "pay.local")] {
         let spec = json!({
@@ -460,7 +460,7 @@ fn an_unknown_node_is_refused_until_it_exists() {
     });
 }
 
-fn csr(names: &[&str]) -> String {
+pub(crate) fn csr(names: &[&str]) -> String {
     let key = rcgen::KeyPair::generate().expect("a key");
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let params = rcgen::CertificateParams::new(names).expect("names");
