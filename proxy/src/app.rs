@@ -33,6 +33,7 @@ use crate::listener;
 use crate::listener::DataPlane;
 use crate::metrics::Metrics;
 use crate::metrics::extension::Extension;
+use crate::sampling::poll;
 use crate::snapshot::Live;
 use crate::snapshot::Snapshot;
 use crate::state;
@@ -324,7 +325,7 @@ fn start_spans(config: &Config, tasks: &Tasks) -> Result<Spans, AppError> {
     Ok(Spans::start(collector, resource, tasks)?)
 }
 
-/// App Mesh's own metrics and its sink, where they are asked for.
+/// App Mesh's own metrics and its sink, and a collector's sampling rules, where they are asked for.
 fn start_metrics(
     config: &Config,
     tasks: &Tasks,
@@ -339,6 +340,11 @@ fn start_metrics(
     if let Some(sink) = config.exporters.statsd.clone() {
         let sending = statsd::keep(sink.target, sink.every, registry.clone(), tasks.stop());
         tasks.spawn("statsd", sending);
+    }
+    if let Some(door) = config.exporters.rules_from.clone() {
+        let (sampler, name) = (&config.exporters.sampler, config.service_name.clone());
+        let polling = poll::keep(Arc::clone(sampler), door, name, tasks.stop());
+        tasks.spawn("sampling", polling);
     }
     Ok(())
 }

@@ -73,6 +73,9 @@ pub struct Args {
     /// The collector's OTLP gRPC address; without it no spans are exported
     #[arg(long, env = "PILLION_COLLECTOR", value_name = "URL")]
     pub collector: Option<String>,
+    /// The collector's X-Ray TCP address; its sampling rules then decide which traces that begin here are kept
+    #[arg(long, env = "PILLION_SAMPLING", value_name = "URL")]
+    pub sampling: Option<String>,
     /// Keeps the last good configuration here, and starts from it when the control plane is away
     #[arg(long, env = "PILLION_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -262,7 +265,7 @@ impl Args {
         let node = node::check(self.resource_arn.as_deref(), env, &mut report);
         let xds = self.check_xds(&mut report);
         let sds = appmesh::sds_socket(env, &mut report);
-        let exporters = exporters::check(env, &mut report);
+        let exporters = exporters::check(self.sampling.as_deref(), env, &mut report);
         let admin_port = report.parse(
             "ENVOY_ADMIN_ACCESS_PORT",
             env("ENVOY_ADMIN_ACCESS_PORT").as_deref(),
@@ -296,7 +299,7 @@ impl Args {
         );
         let listen = self.check_listen(&mut report);
         let workers = self.check_workers(env, &mut report);
-        let collector = self.check_collector(&mut report);
+        let collector = exporters::collector(self.collector.as_deref(), &mut report);
         let memory_limit = size::memory_limit(self.memory_limit.as_deref(), &mut report);
         let behaviour = appmesh::behaviour(env, &mut report);
         let (Some(node), Some(xds), true) = (node, xds, report.problems.is_empty()) else {
@@ -416,22 +419,6 @@ impl Args {
         let workers = report.bounded(setting, written.as_deref(), cores, (1, most));
         usize::try_from(workers).unwrap_or(1)
     }
-
-    fn check_collector(&self, report: &mut Report) -> Option<String> {
-        let written = self.collector.clone().filter(|text| !text.is_empty())?;
-        let parsed = written.parse::<http::Uri>().ok();
-        let known = |uri: &http::Uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
-        };
-        if !parsed.as_ref().is_some_and(known) {
-            report.add(
-                "--collector",
-                &written,
-                "is not a URL; give the OTLP gRPC address as http://host:4317",
-            );
-        }
-        Some(written)
-    }
 }
 
 pub(crate) const ADDR: &str =
@@ -486,6 +473,7 @@ impl Config {
             "memory_limit_bytes": self.memory_limit,
             "server_header": self.server_header,
             "sampling_rate": self.exporters.sampler.rate(),
+            "sampling": self.exporters.rules_from.as_ref().map(ToString::to_string),
             "xray_daemon": self.exporters.xray,
             "statsd": self.exporters.statsd.as_ref().map(|statsd| format!("{:?}", statsd.target)),
             "metrics_extension": self.exporters.metrics_extension,

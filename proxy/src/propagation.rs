@@ -64,6 +64,26 @@ pub fn inject(headers: &mut HeaderMap, trace_id: u128, span_id: u64, sampled: bo
     set(headers, &AMZN, &text);
 }
 
+/// Whether the caller sent `Sampled=?`: it wants to hear what was decided.
+pub fn asks_for_decision(headers: &HeaderMap) -> bool {
+    let value = headers.get(&AMZN).and_then(|value| value.to_str().ok());
+    value.is_some_and(|text| {
+        let mut fields = text.split(';').filter_map(|field| field.split_once('='));
+        text.len() <= LONGEST
+            && fields.any(|(key, value)| {
+                key.trim().eq_ignore_ascii_case("sampled") && value.trim() == "?"
+            })
+    })
+}
+
+/// Answers such a caller.
+pub fn tell_decision(headers: &mut HeaderMap, trace_id: u128, sampled: bool) {
+    let (epoch, unique) = (trace_id >> 96, trace_id & ((1 << 96) - 1));
+    let flag = u8::from(sampled);
+    let text = format!("Root=1-{epoch:08x}-{unique:024x};Sampled={flag}");
+    set(headers, &AMZN, &text);
+}
+
 fn set(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);

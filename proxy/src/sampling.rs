@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which traces that begin here are kept: rules by host, method and path, each with so many a second and a share of the
-//! rest, as X-Ray's local rules say. One sampler for all workers. Read by `config`, asked by `layer::trace`.
+//! rest, as X-Ray's local rules say; above them a collector's ([`central`], fetched by [`poll`]). One sampler for all
+//! workers. Read by `config`, asked by `layer::trace`.
+
+mod central;
+pub mod poll;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use arc_swap::ArcSwapOption;
 use serde_json::Value;
+
+use self::central::CentralRules;
 
 /// The rules in order; the last one takes every request.
 #[derive(Debug)]
 pub struct Sampler {
     rules: Vec<Rule>,
+    /// A collector's rules, once some have come.
+    central: ArcSwapOption<CentralRules>,
 }
 
 #[derive(Debug)]
@@ -20,9 +29,12 @@ struct Rule {
     path: String,
     fixed_target: u32,
     rate: f64,
-    /// The second in the upper half, how many were taken in it in the lower.
-    taken: AtomicU64,
+    taken: Reservoir,
 }
+
+/// How many were taken in this second: the second in the upper half, the number in the lower.
+#[derive(Debug, Default)]
+struct Reservoir(AtomicU64);
 
 /// What is asked, as rules see it.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +56,12 @@ impl Sampler {
             path: "*".to_owned(),
             fixed_target,
             rate,
-            taken: AtomicU64::new(0),
+            taken: Reservoir::default(),
         };
-        Sampler { rules: vec![rule] }
+        Sampler {
+            rules: vec![rule],
+            central: ArcSwapOption::empty(),
+        }
     }
 
     /// A rule file of version 2. The error names the member.
@@ -69,13 +84,23 @@ impl Sampler {
             rules.push(Rule::parse(rule, &format!("rules[{index}]"), true)?);
         }
         rules.push(Rule::parse(&file["default"], "default", false)?);
-        Ok(Sampler { rules })
+        Ok(Sampler {
+            rules,
+            central: ArcSwapOption::empty(),
+        })
     }
 
     /// Whether a trace that begins with this request is kept. `now_s` is the second it is; `draw` says yes to a share.
     pub fn keeps(&self, asked: Asked<'_>, now_s: u64, draw: impl FnOnce(f64) -> bool) -> bool {
+        let mut draw = Some(draw);
+        let mut draw = |share| draw.take().is_some_and(|draw| draw(share));
+        if let Some(central) = self.central.load().as_ref()
+            && let Some(kept) = central.keeps(asked, now_s, &mut draw)
+        {
+            return kept;
+        }
         let rule = self.rules.iter().find(|rule| rule.matches(asked));
-        rule.is_some_and(|rule| rule.takes(now_s) || draw(rule.rate))
+        rule.is_some_and(|rule| rule.taken.takes(rule.fixed_target, now_s) || draw(rule.rate))
     }
 
     /// The share of requests that no rule names.
@@ -116,7 +141,7 @@ impl Rule {
             fixed_target: target
                 .ok_or_else(|| format!("needs {at}.fixed_target, a number of traces a second"))?,
             rate: rate.ok_or_else(|| format!("needs {at}.rate, a share from 0 to 1"))?,
-            taken: AtomicU64::new(0),
+            taken: Reservoir::default(),
         })
     }
 
@@ -125,10 +150,12 @@ impl Rule {
             && glob(&self.path, asked.path)
             && glob(&self.host, asked.host)
     }
+}
 
-    /// One of the fixed target of this second.
-    fn takes(&self, now_s: u64) -> bool {
-        if self.fixed_target == 0 {
+impl Reservoir {
+    /// One of the `most` of this second.
+    fn takes(&self, most: u32, now_s: u64) -> bool {
+        if most == 0 {
             return false;
         }
         let second = now_s << 32;
@@ -138,9 +165,9 @@ impl Rule {
             } else {
                 0
             };
-            (so_far < u64::from(self.fixed_target)).then_some(second | (so_far + 1))
+            (so_far < u64::from(most)).then_some(second | (so_far + 1))
         };
-        self.taken
+        self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
             .is_ok()
     }

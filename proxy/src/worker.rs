@@ -41,8 +41,9 @@ pub struct Policy {
     pub server_header: Option<HeaderValue>,
     /// Which traces that begin here are kept.
     pub sampling: Arc<Sampler>,
-    /// Whether a caller's decision to keep a trace is followed.
-    pub follow_caller: bool,
+    /// Whether a caller's decision to keep a trace is followed. Left open, that of a caller in the mesh is; from outside,
+    /// at a gateway, only the one not to.
+    pub follow_caller: Option<bool>,
     /// Where the app listens, by the port that was asked for (`--listen`).
     pub local_apps: HashMap<u16, SocketAddr>,
     /// What a stranger may ask of us.
@@ -57,7 +58,7 @@ impl Default for Policy {
         Policy {
             server_header,
             sampling: Arc::new(Sampler::new(0, 0.05)),
-            follow_caller: true,
+            follow_caller: None,
             local_apps: HashMap::new(),
             limits: Limits::default(),
             open_egress: false,

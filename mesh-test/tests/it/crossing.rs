@@ -63,7 +63,7 @@ async fn a_request_crosses_two_sidecars_and_its_trace_and_map_say_so() -> anyhow
     Ok(())
 }
 
-async fn collector() -> anyhow::Result<Program> {
+pub(crate) async fn collector() -> anyhow::Result<Program> {
     let local = "127.0.0.1:0";
     let doors = [
         "--otlp-grpc-addr",

@@ -11,6 +11,7 @@ mod interception;
 mod parity;
 mod resilience;
 mod rolling;
+mod sampling;
 mod shifting;
 mod tcp;
 mod upgrades;

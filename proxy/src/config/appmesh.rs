@@ -35,7 +35,7 @@ App Mesh's variables keep their meaning:
   XRAY_SAMPLING_RATE            share of new traces that are kept, 0 to 1 [default: 0.05]
   XRAY_SAMPLING_RULE_MANIFEST   sampling rule file of version 2
   XRAY_SEGMENT_NAME             name in traces [default: <mesh>/<node>]
-  APPMESH_SET_TRACING_DECISION  0 decides anew whatever the caller said [default: 1]
+  APPMESH_SET_TRACING_DECISION  0 decides anew whatever the caller said; 1 follows callers from outside too
   ENABLE_ENVOY_DOG_STATSD       1 sends metrics to STATSD_ADDRESS [127.0.0.1], STATSD_PORT [8125], or STATSD_SOCKET_PATH
   ENVOY_STATS_FLUSH_INTERVAL    [default: 5s]
   APPMESH_METRIC_EXTENSION_VERSION  1 adds envoy_appmesh_* metrics

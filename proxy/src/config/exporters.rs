@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
+
 use super::Env;
 use super::PORT;
 use super::Report;
@@ -31,8 +33,10 @@ pub struct Exporters {
     pub xray: Option<SocketAddr>,
     /// Which traces that begin here are kept.
     pub sampler: Arc<Sampler>,
-    /// Whether a caller's decision to keep a trace is followed.
-    pub follow_caller: bool,
+    /// The X-Ray door of a collector whose sampling rules come before those.
+    pub rules_from: Option<Uri>,
+    /// Whether a caller's decision to keep a trace is followed; `None` leaves it to where the caller is.
+    pub follow_caller: Option<bool>,
     /// DogStatsD.
     pub statsd: Option<Statsd>,
     /// App Mesh's own metrics beside Envoy's.
@@ -48,7 +52,7 @@ pub struct Statsd {
     pub every: Duration,
 }
 
-pub(super) fn check(env: Env<'_>, report: &mut Report) -> Exporters {
+pub(super) fn check(rules_from: Option<&str>, env: Env<'_>, report: &mut Report) -> Exporters {
     let on: Vec<&'static str> = TRACERS
         .into_iter()
         .filter(|name| flag(name, false, env, report))
@@ -61,7 +65,12 @@ pub(super) fn check(env: Env<'_>, report: &mut Report) -> Exporters {
     Exporters {
         xray: xray.then(|| daemon(env, report)),
         sampler: Arc::new(sampler(xray, env, report)),
-        follow_caller: flag("APPMESH_SET_TRACING_DECISION", true, env, report),
+        rules_from: rules_from
+            .filter(|text| !text.is_empty())
+            .and_then(|text| door(text, report)),
+        follow_caller: env("APPMESH_SET_TRACING_DECISION")
+            .filter(|text| !text.is_empty())
+            .map(|_| flag("APPMESH_SET_TRACING_DECISION", true, env, report)),
         statsd: flag("ENABLE_ENVOY_DOG_STATSD", false, env, report).then(|| statsd(env, report)),
         metrics_extension: metrics_extension(env, report),
     }
@@ -106,6 +115,30 @@ fn daemon(env: Env<'_>, report: &mut Report) -> SocketAddr {
         report.add(setting, &written, why);
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     })
+}
+
+/// Where spans go.
+pub(super) fn collector(written: Option<&str>, report: &mut Report) -> Option<String> {
+    let written = written.filter(|text| !text.is_empty())?;
+    let parsed = written.parse::<Uri>().ok();
+    let known =
+        |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
+    if !parsed.as_ref().is_some_and(known) {
+        let why = "is not a URL; give the OTLP gRPC address as http://host:4317";
+        report.add("--collector", written, why);
+    }
+    Some(written.to_owned())
+}
+
+fn door(written: &str, report: &mut Report) -> Option<Uri> {
+    let parsed = written.parse::<Uri>().ok();
+    let known = |uri: &Uri| uri.scheme_str() == Some("http") && uri.host().is_some();
+    let found = parsed.filter(known);
+    if found.is_none() {
+        let why = "is not a URL; give the collector's X-Ray TCP address as http://host:2000";
+        report.add("--sampling", written, why);
+    }
+    found
 }
 
 fn sampler(xray: bool, env: Env<'_>, report: &mut Report) -> Sampler {

@@ -53,10 +53,23 @@ impl<S: HttpService> Service<Call> for Trace<S> {
     ready_as_inner!();
 
     fn call(&mut self, mut call: Call) -> Answering {
-        if call.exchange.worker.shared.spans.enabled() {
-            begin(&call.exchange, call.request.headers_mut());
+        if !call.exchange.worker.shared.spans.enabled() {
+            return self.inner.call(call);
         }
-        self.inner.call(call)
+        let asks = propagation::asks_for_decision(call.request.headers());
+        begin(&call.exchange, call.request.headers_mut());
+        let trace = call.exchange.trace.get().filter(|_| asks);
+        let answering = self.inner.call(call);
+        match trace {
+            None => answering,
+            Some(trace) => Box::pin(async move {
+                let mut answer = answering.await;
+                if let Ok(response) = &mut answer {
+                    propagation::tell_decision(response.headers_mut(), trace.id, trace.sampled);
+                }
+                answer
+            }),
+        }
     }
 }
 
@@ -64,7 +77,12 @@ fn begin(exchange: &Exchange, headers: &mut HeaderMap) {
     let worker = &exchange.worker;
     let context = propagation::extract(headers);
     let said = context.and_then(|context| context.sampled);
-    let said = said.filter(|_| worker.shared.policy.follow_caller);
+    // A stranger who may say "keep it" would fill the store and outshout every rule.
+    let outside = exchange.connection.door == Door::Gateway;
+    let said = said.filter(|keep| match worker.shared.policy.follow_caller {
+        Some(follow) => follow,
+        None => !(*keep && outside),
+    });
     let sampled = said.unwrap_or_else(|| keeps(exchange));
     let id = context.map_or_else(
         || {

@@ -208,3 +208,23 @@ async fn a_log_that_nobody_reads_stalls_no_request_and_no_exit() {
     proxy.terminate();
     assert_eq!(proxy.ended().await, Some(0), "{}", proxy.log());
 }
+
+#[tokio::test]
+async fn a_caller_that_asks_hears_whether_its_trace_is_kept() {
+    let (_socket, port) = daemon().await;
+    let (_ads, proxy) = started(&[
+        ("ENABLE_ENVOY_XRAY_TRACING", "1"),
+        ("XRAY_DAEMON_PORT", &port),
+        ("XRAY_SAMPLING_RATE", "1"),
+    ])
+    .await;
+    let root = "Root=1-5759e988-bd862e3fe1be46a994272793";
+    for (said, answered) in [("Sampled=?", true), ("Sampled=0", false)] {
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: shop.local\r\nX-Amzn-Trace-Id: {root};{said}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = plane::raw(proxy.addr("egress"), head.as_bytes()).await;
+        let line = format!("x-amzn-trace-id: {root};Sampled=1");
+        assert_eq!(answer.contains(&line), answered, "{said}: {answer}");
+    }
+}
