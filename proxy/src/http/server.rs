@@ -147,11 +147,23 @@ pub async fn serve<S: HttpService>(
         Some(Cut::Body) | None => {}
     }
     if let Err(error) = ended {
-        if error.is_parse() {
+        if error.is_parse() || refused_by_us(&error) {
             counts.cx_protocol_error.inc();
         }
         tracing::debug!(%error, "downstream connection ended");
     }
+}
+
+/// Whether an HTTP/2 connection ended because we had enough of what its caller sent: a flood, or broken frames.
+fn refused_by_us(error: &hyper::Error) -> bool {
+    let Some(source) = std::error::Error::source(error) else {
+        return false;
+    };
+    if let Some(io) = source.downcast_ref::<std::io::Error>() {
+        return io.kind() == std::io::ErrorKind::InvalidData;
+    }
+    let h2 = source.downcast_ref::<h2::Error>();
+    h2.is_some_and(|h2| h2.is_go_away() && h2.is_library())
 }
 
 /// Until a kept connection is closed for the drain. What a caller has sent by then is in the kernel, and the reactor

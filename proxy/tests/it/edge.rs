@@ -200,3 +200,49 @@ async fn a_connection_at_rest_is_closed_when_it_has_been_idle_too_long() {
         .eventually_stat("http.egress.downstream_cx_idle_timeout", 1)
         .await;
 }
+
+/// An app that says `100 Continue` without end on its first connection, and answers on the others.
+async fn interim_without_end() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut floods = true;
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let flooding = std::mem::take(&mut floods);
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                let _read = socket.read(&mut head).await;
+                let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+                while flooding && socket.write_all(&interim).await.is_ok() {}
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+                let _written = socket.write_all(answer).await;
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_cost_their_request_its_timeout_and_others_nothing() {
+    let mut bounded = forward(&[("a", 1)]);
+    bounded.timeout = Duration::from_millis(1500);
+    let cluster = static_cluster("a", &[interim_without_end().await]);
+    let resources = egress(vec![cluster], vec![route_to("/", bounded)]);
+    let plane = Plane::start_with(resources, None, |settings| settings.workers = 1);
+    let request = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
+    let ask = async || {
+        let mut socket = TcpStream::connect(plane.egress()).await.unwrap();
+        socket.write_all(request).await.unwrap();
+        to_the_end(&mut socket).await
+    };
+    let flooded = ask();
+    let beside = async {
+        plane
+            .eventually_stat("cluster.a.upstream_rq_active", 1)
+            .await;
+        ask().await
+    };
+    let (flooded, beside) = tokio::join!(flooded, beside);
+    assert!(flooded.starts_with("HTTP/1.1 504"), "{flooded}");
+    assert!(beside.starts_with("HTTP/1.1 200"), "{beside}");
+}

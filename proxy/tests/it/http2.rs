@@ -22,6 +22,7 @@ use crate::frames::*;
 use crate::plane;
 use crate::plane::LIMIT;
 use crate::plane::Plane;
+use crate::plane::eventually;
 use crate::smuggling::counted;
 use crate::smuggling::over_http2;
 
@@ -104,7 +105,7 @@ const FLOODS: &[Flood] = &[
 #[tokio::test]
 async fn floods_are_ended_and_a_bystander_is_served() {
     let (plane, _) = counted().await;
-    for (what, one) in FLOODS {
+    for (number, (what, one)) in FLOODS.iter().enumerate() {
         let socket = open(plane.egress(), 65_535).await;
         let bystander = async {
             let begun = Instant::now();
@@ -122,6 +123,10 @@ async fn floods_are_ended_and_a_bystander_is_served() {
             status == 200 && took < Duration::from_secs(5),
             "{what}: {status} after {took:?}"
         );
+        eventually(&format!("{what} is counted"), || async {
+            plane.stat("http.egress.downstream_cx_protocol_error") == number as u64 + 1
+        })
+        .await;
     }
 }
 
