@@ -8,6 +8,7 @@ pub mod executor;
 mod frames;
 pub mod guard;
 pub mod head;
+mod paced;
 pub mod pool;
 mod refused;
 pub mod replay;

@@ -31,6 +31,7 @@ use guards::Waiting;
 use super::body::Body;
 use super::executor::LocalExecutor;
 use super::executor::spawn;
+use super::paced::Paced;
 use crate::cluster::Cluster;
 use crate::cluster::Endpoint;
 use crate::cluster::State;
@@ -312,7 +313,7 @@ impl Pools {
         let stream = connect::dial(&pool.cluster(), addr, Some(guard.counts())).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
-            .handshake::<TokioIo<Stream>, Body>(TokioIo::new(stream))
+            .handshake::<TokioIo<Paced>, Body>(TokioIo::new(Paced::new(stream)))
             .await
             .map_err(|source| ConnectError::Http {
                 endpoint: addr,
