@@ -301,6 +301,7 @@ impl Args {
         let workers = self.check_workers(env, &mut report);
         let collector = exporters::collector(self.collector.as_deref(), &mut report);
         let memory_limit = size::memory_limit(self.memory_limit.as_deref(), &mut report);
+        let server = self.server_header.as_deref().unwrap_or("envoy");
         let behaviour = appmesh::behaviour(env, &mut report);
         let (Some(node), Some(xds), true) = (node, xds, report.problems.is_empty()) else {
             return Err(report.problems);
@@ -324,10 +325,7 @@ impl Args {
             token_file: self.token_file.clone(),
             workers,
             memory_limit,
-            server_header: match self.server_header.as_deref() {
-                None => Some("envoy".to_owned()),
-                Some(value) => Some(value.to_owned()).filter(|value| !value.is_empty()),
-            },
+            server_header: Some(server.to_owned()).filter(|name| !name.is_empty()),
             exporters,
             sockets: behaviour.sockets,
             agent_limits: behaviour.agent_limits,
