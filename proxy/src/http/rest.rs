@@ -24,7 +24,7 @@ use crate::worker::Worker;
 
 /// Serves a connection until it ends, or the drain ends it.
 pub(super) async fn serve<S: HttpService>(
-    mut guard: Guard,
+    mut guard: Box<Guard>,
     mut front: Front<S>,
     connection: &Connection,
     worker: &Worker,
@@ -52,15 +52,11 @@ pub(super) async fn serve<S: HttpService>(
             ended = drained => return ended,
             () = comes_to_rest(edge, worker.shared.policy.limits.awake) => {}
         }
-        let Some(parts) = serving.into_parts() else {
+        // In a function of its own: what it takes apart would have its place in this task for as long as that lives.
+        let Some(rest) = take_apart(*serving) else {
             return Ok(());
         };
-        debug_assert!(
-            parts.read_buf.iter().all(u8::is_ascii_whitespace),
-            "at rest there is at most the empty line that some send after a body"
-        );
-        guard = parts.io.into_inner();
-        front = parts.service;
+        (guard, front) = rest;
         let spoke = tokio::select! {
             biased;
             spoke = guard.readable() => spoke,
@@ -72,6 +68,17 @@ pub(super) async fn serve<S: HttpService>(
             return Ok(());
         }
     }
+}
+
+type Serving<S> = http1::UpgradeableConnection<TokioIo<Box<Guard>>, Front<S>>;
+
+fn take_apart<S: HttpService>(serving: Serving<S>) -> Option<(Box<Guard>, Front<S>)> {
+    let parts = serving.into_parts()?;
+    debug_assert!(
+        parts.read_buf.iter().all(u8::is_ascii_whitespace),
+        "at rest there is at most the empty line that some send after a body"
+    );
+    Some((parts.io.into_inner(), parts.service))
 }
 
 async fn comes_to_rest(edge: &Edge, awake: Duration) {

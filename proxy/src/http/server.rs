@@ -137,7 +137,7 @@ pub async fn serve<S: HttpService>(
     } else {
         counts.cx_http1_total.inc();
         let limits = worker.shared.policy.limits;
-        let guard = Guard::new(stream, Arc::clone(&connection.edge), limits);
+        let guard = Box::new(Guard::new(stream, Arc::clone(&connection.edge), limits));
         rest::serve(guard, front, &connection, &worker).await
     };
     counts.cx_active.dec();
