@@ -41,11 +41,7 @@ pub fn extract(headers: &HeaderMap) -> Option<Context> {
 /// Writes both headers for the span `span_id`, whose callee will be its child. A `tracestate` that no longer belongs
 /// to a valid `traceparent` goes.
 pub fn inject(headers: &mut HeaderMap, trace_id: u128, span_id: u64, sampled: bool) {
-    if !headers.contains_key(&TRACEPARENT)
-        || headers
-            .get(&TRACESTATE)
-            .is_some_and(|state| state.len() > LONGEST)
-    {
+    if headers.contains_key(&TRACESTATE) && !state_belongs(headers, trace_id) {
         headers.remove(&TRACESTATE);
     }
     let flag = u8::from(sampled);
@@ -62,6 +58,17 @@ pub fn inject(headers: &mut HeaderMap, trace_id: u128, span_id: u64, sampled: bo
     );
     debug_assert!(amzn.is_ok());
     set(headers, &AMZN, &text);
+}
+
+/// Whether the state beside a `traceparent` is of this trace, and no longer than one is.
+fn state_belongs(headers: &HeaderMap, trace_id: u128) -> bool {
+    let states = headers.get_all(&TRACESTATE).iter();
+    let parent = headers
+        .get(&TRACEPARENT)
+        .and_then(|text| text.to_str().ok());
+    let named = parent.and_then(parse_traceparent);
+    named.is_some_and(|context| context.trace_id == trace_id)
+        && states.map(HeaderValue::len).sum::<usize>() <= LONGEST
 }
 
 /// Whether the caller sent `Sampled=?`: it wants to hear what was decided.

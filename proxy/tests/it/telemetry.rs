@@ -322,6 +322,126 @@ async fn each_try_is_a_span_of_its_own() {
     );
 }
 
+/// What a stranger may write where a trace belongs, by header; none of it may reach the app as it came.
+fn forged() -> Vec<(&'static str, Vec<(&'static str, String)>)> {
+    let good = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let one = |name, value: &str| vec![(name, value.to_owned())];
+    vec![
+        ("no hex", one("traceparent", &good.replace('6', "g"))),
+        ("capitals", one("traceparent", &good.to_uppercase())),
+        (
+            "a zero trace",
+            one("traceparent", &good.replace(TRACE, &"0".repeat(32))),
+        ),
+        (
+            "a zero parent",
+            one(
+                "traceparent",
+                &good.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            ),
+        ),
+        (
+            "version ff",
+            one("traceparent", &good.replacen("00", "ff", 1)),
+        ),
+        (
+            "version 00 with more",
+            one("traceparent", &format!("{good}-x")),
+        ),
+        (
+            "too long",
+            one(
+                "traceparent",
+                &format!("01{}-{}", &good[2..], "a".repeat(4000)),
+            ),
+        ),
+        ("markup", one("traceparent", "00-<script>-\"'-01")),
+        ("a lone state", one("tracestate", "evil=1")),
+        (
+            "X-Ray without hex",
+            one(
+                "x-amzn-trace-id",
+                "Root=1-zzzzzzzz-000000000000000000000000",
+            ),
+        ),
+        (
+            "X-Ray of another length",
+            one("x-amzn-trace-id", "Root=1-1-2;Parent=3;Sampled=1"),
+        ),
+        (
+            "X-Ray too long",
+            one(
+                "x-amzn-trace-id",
+                &format!("Root=1-{};{}", TRACE, "a=b;".repeat(1000)),
+            ),
+        ),
+        (
+            "a state beside a broken parent",
+            vec![
+                ("traceparent", "garbage".to_owned()),
+                ("tracestate", "evil=1".to_owned()),
+            ],
+        ),
+        (
+            "a state of another trace",
+            vec![
+                ("traceparent", "garbage".to_owned()),
+                ("tracestate", "evil=1".to_owned()),
+                (
+                    "x-amzn-trace-id",
+                    format!("Root=1-{}-{}", &TRACE[..8], &TRACE[8..]),
+                ),
+            ],
+        ),
+        (
+            "a long state",
+            vec![
+                ("traceparent", good),
+                ("tracestate", format!("a={}", "x".repeat(2000))),
+            ],
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn forged_trace_headers_never_reach_the_app_as_they_came() {
+    let (_collector, url) = Collector::start().await;
+    let app = app(|request| async move {
+        let all: Vec<String> = ["traceparent", "tracestate", "x-amzn-trace-id"]
+            .iter()
+            .flat_map(|name| request.headers().get_all(*name))
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect();
+        text(200, all.join("\n"))
+    })
+    .await;
+    let chain = chain_for_port(8080, NetworkFilter::Http(Box::new(manager("ingress", "r"))));
+    let plane = with_spans(
+        ingress(vec![chain], UpstreamProtocol::Http1),
+        Some(app),
+        &url,
+    );
+    let written = regex::Regex::new(
+        "^00-([0-9a-f]{8})([0-9a-f]{24})-[0-9a-f]{16}-0[01]\nRoot=1-([0-9a-f]{8})-([0-9a-f]{24});Parent=[0-9a-f]{16};Sampled=[01]$",
+    )
+    .unwrap();
+    for (what, headers) in forged() {
+        let mut request = get("/");
+        for (name, value) in headers {
+            request.headers_mut().append(name, value.parse().unwrap());
+        }
+        let told = body(send(plane.listen(), request).await).await;
+        let parts = written.captures(&told);
+        let parts = parts.unwrap_or_else(|| panic!("{what}: the app was told\n{told}"));
+        assert_eq!(
+            (&parts[1], &parts[2]),
+            (&parts[3], &parts[4]),
+            "{what}: two traces"
+        );
+        assert_ne!(&parts[2], "0".repeat(24), "{what}");
+    }
+}
+
 #[tokio::test]
 async fn an_unsampled_trace_is_passed_on_and_not_recorded() {
     let (collector, url) = Collector::start().await;

@@ -71,6 +71,39 @@ async fn sidecars_that_know_each_other_talk() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_stalls_is_given_up_and_others_shake_hands_meanwhile() {
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    let authority = Authority::new();
+    let mut resources = ingress(vec![tls_chain(&[CALLER])], UpstreamProtocol::Http1);
+    resources.secrets = authority.secrets(&[CALLEE]);
+    let callee = Plane::start_with(resources, Some(named("in").await), |settings| {
+        settings.policy.limits.handshake = Duration::from_millis(300);
+    });
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let mut socket = tokio::net::TcpStream::connect(callee.listen())
+            .await
+            .unwrap();
+        // A record of 512 bytes is announced, and its first byte says ClientHello.
+        socket.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
+        stalled.push(socket);
+    }
+    let to = Some(pki::client(Some(CALLER), CALLEE));
+    let caller = caller(&authority, callee.listen(), to);
+    assert_eq!(answer(&caller).await, (200, "in".to_owned()));
+    for socket in &mut stalled {
+        let mut buffer = [0; 16];
+        let read = socket.read(&mut buffer);
+        let ended = tokio::time::timeout(Duration::from_secs(5), read).await;
+        assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+    }
+    let failed = "listener.0.0.0.0_15000.ssl.connection_error";
+    callee.eventually_stat(failed, 20).await;
+}
+
+#[tokio::test]
 async fn http2_between_sidecars_is_negotiated() {
     let authority = Authority::new();
     let callee = callee(&authority, vec![tls_chain(&[])]).await;
