@@ -15,14 +15,14 @@ use tokio::task::LocalSet;
 
 use super::Plan;
 use super::backend::Backend;
-use super::figures::{Measured, Metric, PeerFigures, Report};
+use super::figures::{Measured, Metric, PLAIN, PeerFigures, Report};
 use super::machine;
 use super::measure::{self, Figures};
 use super::mesh::{Mesh, free_address};
 use super::peers::{self, Kind, Peer, Running, Stage};
 use super::plain::Identity;
 use super::program::{self, Launch, Program};
-use super::workload::{Act, Workload};
+use super::workload::{Act, SMALL, Workload};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Under valgrind everything takes fifty times as long.
@@ -151,6 +151,9 @@ struct Run<'a> {
 /// A peer in a workload: its proxies, if they could be started, and what was found.
 struct Contender<'a> {
     peer: &'a Peer,
+    /// As the tables call it.
+    name: String,
+    workload: Workload,
     running: Option<Running>,
     note: Option<String>,
     samples: BTreeMap<Metric, Vec<f64>>,
@@ -168,7 +171,22 @@ impl Run<'_> {
     async fn whole(&self, peers: &[Peer]) -> anyhow::Result<Measured> {
         let mut contenders = Vec::new();
         for peer in peers {
-            contenders.push(self.enter(peer).await?);
+            contenders.push(self.enter(peer, self.workload).await?);
+        }
+        let ours = peers.iter().find(|peer| peer.name == "pillion");
+        if let Some(ours) = ours.filter(|_| self.workload.adds_to_plain()) {
+            let mut plain = self
+                .enter(
+                    ours,
+                    Workload {
+                        rate: None,
+                        ..SMALL
+                    },
+                )
+                .await?;
+            PLAIN.clone_into(&mut plain.name);
+            plain.note = Some("the plain workload, in the same rounds".to_owned());
+            contenders.push(plain);
         }
         for round in 0..self.plan.rounds {
             self.round(round, &mut contenders).await?;
@@ -191,7 +209,7 @@ impl Run<'_> {
         let peers = contenders
             .into_iter()
             .map(|one| PeerFigures {
-                peer: one.peer.name.clone(),
+                peer: one.name,
                 note: one.note,
                 samples: one.samples,
             })
@@ -206,23 +224,25 @@ impl Run<'_> {
     }
 
     /// Starts a peer; one that cannot do the workload is listed with the reason. Our own must.
-    async fn enter<'p>(&self, peer: &'p Peer) -> anyhow::Result<Contender<'p>> {
+    async fn enter<'p>(&self, peer: &'p Peer, workload: Workload) -> anyhow::Result<Contender<'p>> {
         let mut contender = Contender {
             peer,
+            name: peer.name.clone(),
+            workload,
             running: None,
             note: peer
-                .excused(&self.workload)
-                .or(peer.note(&self.workload))
+                .excused(&workload)
+                .or(peer.note(&workload))
                 .map(str::to_owned),
             samples: BTreeMap::new(),
         };
-        if peer.excused(&self.workload).is_some() {
+        if peer.excused(&workload).is_some() {
             return Ok(contender);
         }
         self.bar.set_message(format!("starting {}", peer.name));
         let started = async {
-            let running = peer.start(self.stage, &self.workload, self.launch).await?;
-            running.ready(self.workload, READY_WITHIN).await?;
+            let running = peer.start(self.stage, &workload, self.launch).await?;
+            running.ready(workload, READY_WITHIN).await?;
             Ok::<_, anyhow::Error>(running)
         };
         match started.await {
@@ -253,16 +273,19 @@ impl Run<'_> {
             // Nobody is always first.
             let contender = &mut contenders[(at + round) % count];
             self.bar
-                .set_message(format!("round {}, {}", round + 1, contender.peer.name));
+                .set_message(format!("round {}, {}", round + 1, contender.name));
             self.bar.inc(1);
             let Some(running) = &contender.running else {
                 continue;
             };
             let mut figures = self
-                .measure(running)
+                .measure(running, contender.workload)
                 .await
                 .with_context(|| format!("measure {}", contender.peer.name))?;
-            if let Some(direct) = &direct {
+            if let Some(direct) = direct
+                .as_ref()
+                .filter(|_| contender.workload.rate.is_some())
+            {
                 let (through, cpu) =
                     measure::open(running.address, Some(running), workload, length).await?;
                 figures.extend([
@@ -277,20 +300,20 @@ impl Run<'_> {
                 // What it held for the connections is not given back: the next round begins with a new process.
                 contender.running = None;
                 if round + 1 < self.plan.rounds {
-                    contender.running = self.enter(contender.peer).await?.running;
+                    contender.running = self.enter(contender.peer, workload).await?.running;
                 }
             }
         }
         Ok(())
     }
 
-    async fn measure(&self, running: &Running) -> anyhow::Result<Figures> {
+    async fn measure(&self, running: &Running, workload: Workload) -> anyhow::Result<Figures> {
         let length = self.plan.seconds;
-        match self.workload.act {
-            Act::Load | Act::Churn => measure::closed(running, self.workload, length).await,
+        match workload.act {
+            Act::Load | Act::Churn => measure::closed(running, workload, length).await,
             Act::Idle => {
                 let most = if self.plan.thorough {
-                    self.workload.connections
+                    workload.connections
                 } else {
                     500
                 };
@@ -299,13 +322,13 @@ impl Run<'_> {
                     running,
                     Workload {
                         connections,
-                        ..self.workload
+                        ..workload
                     },
                     length,
                 )
                 .await
             }
-            Act::Swap => measure::swaps(running, self.stage.mesh, self.workload, length).await,
+            Act::Swap => measure::swaps(running, self.stage.mesh, workload, length).await,
         }
     }
 
@@ -316,7 +339,7 @@ impl Run<'_> {
         };
         self.bar
             .set_message(format!("strace, {}", contender.peer.name));
-        match measure::system_calls(running, self.workload, self.stage.folder).await {
+        match measure::system_calls(running, contender.workload, self.stage.folder).await {
             Ok(calls) => contender.add(BTreeMap::from([(Metric::SystemCalls, calls)])),
             Err(error) => crate::complain(&format!(
                 "no system calls of {}: {error:#}",
@@ -326,7 +349,7 @@ impl Run<'_> {
     }
 
     async fn count_instructions(&self, contender: &mut Contender<'_>) {
-        if contender.peer.excused(&self.workload).is_some() {
+        if contender.peer.excused(&contender.workload).is_some() {
             return;
         }
         self.bar
@@ -341,10 +364,10 @@ impl Run<'_> {
                 .push(format!("--callgrind-out-file={}", out.display()));
             let running = contender
                 .peer
-                .start(self.stage, &self.workload, &launch)
+                .start(self.stage, &contender.workload, &launch)
                 .await?;
-            running.ready(self.workload, SLOW_READY_WITHIN).await?;
-            measure::instructions(&running, self.workload, self.stage.folder).await
+            running.ready(contender.workload, SLOW_READY_WITHIN).await?;
+            measure::instructions(&running, contender.workload, self.stage.folder).await
         };
         match counted.await {
             Ok(counted) => contender.add(BTreeMap::from([(Metric::Instructions, counted)])),

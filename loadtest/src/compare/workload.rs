@@ -61,7 +61,8 @@ pub(crate) struct Workload {
     pub(crate) counted: bool,
 }
 
-const SMALL: Workload = Workload {
+/// The plainest workload: what others of our own figures are held against.
+pub(crate) const SMALL: Workload = Workload {
     name: "h1-16",
     about: "small HTTP/1.1 requests, 256 bytes answered, 16 connections",
     unit: "request",
@@ -150,7 +151,6 @@ pub(crate) const WORKLOADS: [Workload; 14] = [
         path: "/r0900/item",
         routes: ROUTES,
         rate: None,
-        counted: false,
         ..SMALL
     },
     Workload {
@@ -201,6 +201,11 @@ pub(crate) const WORKLOADS: [Workload; 14] = [
 impl Workload {
     pub(crate) fn named(name: &str) -> Option<Workload> {
         WORKLOADS.into_iter().find(|workload| workload.name == name)
+    }
+
+    /// Whether it is the plain one with something on top, whose price is looked for.
+    pub(crate) fn adds_to_plain(&self) -> bool {
+        self.routes > 1 || self.observed
     }
 
     pub(crate) fn is_grpc(&self) -> bool {
