@@ -430,10 +430,17 @@ fn start_sds(config: &Config, tasks: &Tasks, control: &Control) -> Result<(), Ap
     Ok(())
 }
 
-/// Certificates in files are taken anew when they change.
+/// Certificates in files are taken anew when they change. Without such files nothing wakes here but configuration.
 fn watch_files(tasks: &Tasks, live: Live, control: Control) {
     tasks.spawn_until_stopped("certificate-files", async move {
+        let mut configured = live.subscribe();
         loop {
+            if !live.current().wants_files() {
+                if configured.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
             tokio::time::sleep(LOOK_AT_FILES).await;
             if live.current().files_changed() {
                 tracing::info!("key material on disk has changed");

@@ -141,6 +141,12 @@ impl Snapshot {
             || self.server_tls().any(|tls| tls.files_changed())
     }
 
+    /// Whether any certificate, key or root comes from a file.
+    pub fn wants_files(&self) -> bool {
+        self.client_tls().any(|tls| tls.wants_files())
+            || self.server_tls().any(|tls| tls.wants_files())
+    }
+
     /// Files that certificates, keys and roots in use were read from.
     pub fn key_files(&self) -> BTreeSet<PathBuf> {
         let clients = self.client_tls().flat_map(|tls| tls.files());

@@ -118,6 +118,13 @@ impl<S: PartialEq, C> Built<S, C> {
         })
     }
 
+    /// Whether it was, or is to be, built from a file.
+    pub fn wants_files(&self) -> bool {
+        self.inputs
+            .iter()
+            .any(|input| matches!(input, Input::File { .. }))
+    }
+
     /// The certificate that is shown, if any.
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
         self.certificate.as_ref()

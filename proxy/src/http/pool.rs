@@ -58,8 +58,10 @@ const UPSTREAM_WINDOW: u32 = 128 * 1024 * 1024;
 const READ_BUFFER: usize = 64 * 1024;
 /// Bytes a stream may have waiting to be written.
 pub const SEND_BUFFER: usize = 64 * 1024;
-/// Between sweeps of idle connections.
+/// Between sweeps of idle connections,
 const SWEEP: Duration = Duration::from_secs(1);
+/// and while none of them is used: a proxy at rest is woken seldom.
+const SWEEP_AT_REST: Duration = Duration::from_secs(10);
 
 /// A connection that could not be had.
 #[derive(Debug)]
@@ -161,6 +163,8 @@ pub struct Pool {
     opening: RefCell<Option<Rc<Opening>>>,
     waiting: Cell<u32>,
     returned: Notify,
+    /// Used since the last sweep.
+    used: Cell<bool>,
 }
 
 /// An HTTP/2 connection coming about, which others wait for.
@@ -197,6 +201,7 @@ impl Pools {
             if !Arc::ptr_eq(&pool.cluster.borrow(), cluster) {
                 pool.cluster.replace(Arc::clone(cluster));
             }
+            pool.used.set(true);
             return Rc::clone(pool);
         }
         let pool = Rc::new(Pool {
@@ -207,6 +212,7 @@ impl Pools {
             opening: RefCell::new(None),
             waiting: Cell::new(0),
             returned: Notify::new(),
+            used: Cell::new(true),
         });
         self.pools
             .borrow_mut()
@@ -477,11 +483,16 @@ impl Pool {
 
 /// Closes what has been idle too long, and forgets pools of endpoints that are gone, as long as there are pools.
 async fn sweep(pools: Weak<Pools>) {
+    let mut pause = SWEEP;
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(pause).await;
         let Some(pools) = pools.upgrade() else { return };
         let mut all = pools.pools.borrow_mut();
+        pause = SWEEP_AT_REST;
         all.retain(|_, pool| {
+            if pool.used.take() {
+                pause = SWEEP;
+            }
             let limit = pool.cluster.borrow().idle_timeout();
             let wanted = pool.waiting.get() == 0 && pool.state().stats.connections.is_open();
             pool.idle
