@@ -8,7 +8,6 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::rc::Weak;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::sync::Notify;
 
 mod guards;
+mod sweep;
 
 use guards::ConnectionGuard;
 use guards::OpeningGuard;
@@ -58,10 +58,6 @@ const UPSTREAM_WINDOW: u32 = 128 * 1024 * 1024;
 const READ_BUFFER: usize = 64 * 1024;
 /// Bytes a stream may have waiting to be written.
 pub const SEND_BUFFER: usize = 64 * 1024;
-/// Between sweeps of idle connections,
-const SWEEP: Duration = Duration::from_secs(1);
-/// and while none of them is used: a proxy at rest is woken seldom.
-const SWEEP_AT_REST: Duration = Duration::from_secs(10);
 
 /// A connection that could not be had.
 #[derive(Debug)]
@@ -218,7 +214,7 @@ impl Pools {
             .borrow_mut()
             .insert(endpoint.id, Rc::clone(&pool));
         if !self.sweeping.replace(true) {
-            spawn(&self.metrics, sweep(Rc::downgrade(self)));
+            spawn(&self.metrics, sweep::keep_swept(Rc::downgrade(self)));
         }
         pool
     }
@@ -478,34 +474,5 @@ impl Pool {
             since: Instant::now(),
         });
         self.returned.notify_one();
-    }
-}
-
-/// Closes what has been idle too long, and forgets pools of endpoints that are gone, as long as there are pools.
-async fn sweep(pools: Weak<Pools>) {
-    let mut pause = SWEEP;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(pools) = pools.upgrade() else { return };
-        let mut all = pools.pools.borrow_mut();
-        pause = SWEEP_AT_REST;
-        all.retain(|_, pool| {
-            if pool.used.take() {
-                pause = SWEEP;
-            }
-            let limit = pool.cluster.borrow().idle_timeout();
-            let wanted = pool.waiting.get() == 0 && pool.state().stats.connections.is_open();
-            pool.idle
-                .borrow_mut()
-                .retain(|idle| !wanted && idle.sender.is_ready() && idle.since.elapsed() < limit);
-            pool.shared
-                .borrow_mut()
-                .retain(|connection| !connection.sender.is_closed());
-            pool.endpoint.strong_count() > 0
-        });
-        if all.is_empty() {
-            pools.sweeping.set(false);
-            return;
-        }
     }
 }
