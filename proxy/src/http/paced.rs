@@ -4,6 +4,7 @@
 //! all that is ever read, and nine hundred such answers held 24 KiB each. Who takes the answer has large reads from the
 //! third on. Used by `http::pool`; what the bytes mean is hyper's business.
 
+use std::cell::RefCell;
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -20,6 +21,12 @@ use crate::stream::Stream;
 const FIRST: u8 = 2;
 /// Bytes of each: a page, and more than most heads with their bodies.
 const SMALL: usize = 4096;
+
+thread_local! {
+    /// Where small reads go first. hyper's buffer would have to be zeroed for each of them, those that find nothing
+    /// too, which costs more than to copy what came.
+    static SCRATCH: RefCell<[u8; SMALL]> = const { RefCell::new([0; SMALL]) };
+}
 
 /// A stream whose answers begin slowly.
 pub(super) struct Paced {
@@ -43,12 +50,13 @@ impl AsyncRead for Paced {
         if this.reads >= FIRST || buf.remaining() <= SMALL {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        let mut small = ReadBuf::new(buf.initialize_unfilled_to(SMALL));
-        let polled = Pin::new(&mut this.stream).poll_read(cx, &mut small);
-        let read = small.filled().len();
-        buf.advance(read);
-        this.reads += u8::from(read > 0);
-        polled
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut small = ReadBuf::new(scratch);
+            let polled = Pin::new(&mut this.stream).poll_read(cx, &mut small);
+            buf.put_slice(small.filled());
+            this.reads += u8::from(!small.filled().is_empty());
+            polled
+        })
     }
 }
 
